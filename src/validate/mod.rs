@@ -6,4 +6,4 @@
 
 mod params;
 
-pub use params::Params;
+pub use params::{BLOCK_SPACING, Params, RETARGET_INTERVAL, RETARGET_TIMESPAN};
