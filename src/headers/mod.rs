@@ -1,9 +1,10 @@
 //! WHICH CHAIN: every header we know, which of them end the best chain, and whom to ask for more.
 //!
 //! In the order of the data: `sync` asks peers and takes their answers, `tree` holds what passed, on a `trunk` and
-//! beside it, `view` shows the rules one branch of it, and `locator` says to peers where we stand.
+//! as `branches` beside it, `view` shows the rules one branch of it, and `locator` says to peers where we stand.
 //! No blocks here: that a header's block is invalid is told by [`HeaderTree::mark_invalid`].
 
+mod branches;
 mod locator;
 mod tree;
 mod trunk;

@@ -13,9 +13,9 @@ use std::collections::BTreeSet;
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, CompactTarget, Work};
 use chainstore::{Height, Tip};
-use hashbrown::HashMap;
 use thiserror::Error;
 
+use super::branches::{Branches, Node};
 use super::trunk::Trunk;
 use super::view::Branch;
 use crate::validate::{HeaderError, Params, check_header, check_proof_of_work, median_time_past, work_of};
@@ -83,27 +83,9 @@ pub enum InsertError {
 pub struct HeaderTree {
     params: Params,
     trunk: Trunk,
-    branches: HashMap<BlockHash, Node>,
-    max_branch_headers: usize,
+    branches: Branches,
     /// Headers whose own block broke the rules, also such as were forgotten.
     condemned: BTreeSet<BlockHash>,
-    /// Rank of the next header seen, counting up.
-    next_rank: i64,
-    /// Rank of the next header that leaves the trunk, counting down: it goes before all that never were best.
-    next_demoted_rank: i64,
-}
-
-/// A header beside the trunk.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Node {
-    pub height: Height,
-    pub prev: BlockHash,
-    pub time: u32,
-    pub bits: CompactTarget,
-    work: Work,
-    /// Among equal work the lowest wins.
-    rank: i64,
-    invalid: bool,
 }
 
 impl HeaderTree {
@@ -118,11 +100,8 @@ impl HeaderTree {
         Self {
             trunk: Trunk::new(genesis.block_hash(), genesis.time, genesis.bits),
             params,
-            branches: HashMap::new(),
-            max_branch_headers,
+            branches: Branches::new(max_branch_headers),
             condemned: BTreeSet::new(),
-            next_rank: 0,
-            next_demoted_rank: -1,
         }
     }
 
@@ -283,10 +262,12 @@ impl HeaderTree {
         if was_best {
             self.demote_above(Height(height.0 - 1));
         }
-        self.spread_invalid(hash);
+        self.branches.mark_invalid(hash);
         if was_best {
-            self.find_best();
-            self.forget_weakest();
+            if let Some(best) = self.branches.best(self.trunk.tip_work()) {
+                self.switch_to(best);
+            }
+            self.branches.forget_weakest();
         }
         was_best
     }
@@ -333,24 +314,14 @@ impl HeaderTree {
             None => self.trunk.work(parent),
         };
         let work = below + work_of(header.bits);
-        let rank = self.next_rank;
-        self.next_rank += 1;
-        let node = Node {
-            height: parent.next(),
-            prev,
-            time: header.time,
-            bits: header.bits,
-            work,
-            rank,
-            invalid: false,
-        };
+        let node = Node::new(parent.next(), prev, header.time, header.bits, work);
         self.branches.insert(hash, node);
         let inserted = if work > self.trunk.tip_work() {
             Inserted::Reorganized { fork: self.switch_to(hash) }
         } else {
             Inserted::SideBranch
         };
-        self.forget_weakest();
+        self.branches.forget_weakest();
         Ok(inserted)
     }
 
@@ -370,101 +341,14 @@ impl HeaderTree {
         Tip { height: fork, hash: at }
     }
 
-    /// Takes all above `keep` off the trunk and puts it beside; what no bound would let stay is forgotten at once.
+    /// Takes all above `keep` off the trunk and puts it beside. The bound is held by the caller when all is linked
+    /// again, as a branch may hang on any of it.
     fn demote_above(&mut self, keep: Height) {
         while self.trunk.tip_height() > keep
             && let Some(popped) = self.trunk.pop()
         {
-            if (popped.height.0 - keep.0) as usize > self.max_branch_headers {
-                continue;
-            }
-            let rank = self.next_demoted_rank;
-            self.next_demoted_rank -= 1;
-            let node = Node {
-                height: popped.height,
-                prev: popped.prev,
-                time: popped.time,
-                bits: popped.bits,
-                work: popped.work,
-                rank,
-                invalid: false,
-            };
-            self.branches.insert(popped.hash, node);
+            self.branches.demote(popped);
         }
-    }
-
-    /// Marks `root`, which is beside the trunk, and all that is built on it.
-    fn spread_invalid(&mut self, root: BlockHash) {
-        let Some(node) = self.branches.get_mut(&root) else { return };
-        node.invalid = true;
-        let height = node.height;
-        for (_, hash) in self.by_height(|node| node.height > height) {
-            let Some(&Node { prev, .. }) = self.branches.get(&hash) else { continue };
-            if self.branches.get(&prev).is_some_and(|parent| parent.invalid)
-                && let Some(node) = self.branches.get_mut(&hash)
-            {
-                node.invalid = true;
-            }
-        }
-    }
-
-    /// Switches to the best branch if it has more work than the trunk.
-    fn find_best(&mut self) {
-        let best = self
-            .branches
-            .iter()
-            .filter(|(_, node)| !node.invalid && node.work > self.trunk.tip_work())
-            .max_by_key(|(_, node)| (node.work, std::cmp::Reverse(node.rank)))
-            .map(|(&hash, _)| hash);
-        if let Some(hash) = best {
-            self.switch_to(hash);
-        }
-    }
-
-    /// Holds the bound on what is beside the trunk: a tenth goes at once, so that the search pays.
-    fn forget_weakest(&mut self) {
-        if self.branches.len() <= self.max_branch_headers {
-            return;
-        }
-        // A branch is worth the most work that it leads to, so an ancestor never goes before its descendants.
-        let mut worth: HashMap<BlockHash, Work> = HashMap::with_capacity(self.branches.len());
-        let order = self.by_height(|_| true);
-        for (_, hash) in order.iter().rev() {
-            let Some(node) = self.branches.get(hash) else { continue };
-            let own = if node.invalid { Work::from_be_bytes([0; 32]) } else { node.work };
-            let led_to = worth.get(hash).map_or(own, |&best| best.max(own));
-            worth.insert(*hash, led_to);
-            let parent = worth.entry(node.prev).or_insert(led_to);
-            *parent = led_to.max(*parent);
-        }
-        let mut order: Vec<_> = order
-            .into_iter()
-            .map(|(height, hash)| (worth.get(&hash).copied(), std::cmp::Reverse(height), hash))
-            .collect();
-        order.sort_unstable();
-        let keep = self.max_branch_headers - self.max_branch_headers / 10;
-        for (_, _, hash) in order.iter().take(self.branches.len() - keep) {
-            self.branches.remove(hash);
-        }
-    }
-
-    /// Nodes beside the trunk, parents first, in an order that does not depend on the hash table.
-    fn by_height(&self, filter: impl Fn(&Node) -> bool) -> Vec<(Height, BlockHash)> {
-        let mut nodes: Vec<_> = self
-            .branches
-            .iter()
-            .filter(|(_, node)| filter(node))
-            .map(|(&hash, node)| (node.height, hash))
-            .collect();
-        nodes.sort_unstable();
-        nodes
-    }
-}
-
-impl Node {
-    /// Nodes are never genesis, so they have a parent.
-    fn parent(&self) -> Tip {
-        Tip { height: Height(self.height.0 - 1), hash: self.prev }
     }
 }
 

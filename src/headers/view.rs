@@ -8,7 +8,8 @@ use std::cell::Cell;
 use bitcoin::{BlockHash, CompactTarget};
 use chainstore::Height;
 
-use super::tree::{HeaderTree, Node};
+use super::branches::Node;
+use super::tree::HeaderTree;
 use crate::validate::Ancestors;
 
 /// A header of the tree with all that lies below it.
