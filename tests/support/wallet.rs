@@ -1,0 +1,106 @@
+//! Debian's Electrum, a real wallet, as a daemon without a display.
+//!
+//! Without it a test says loudly that it did nothing, unless `PEERDEX_REQUIRE_ELECTRUM` is set.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::wait_for;
+
+/// Whether this machine has it; says so loudly when not.
+pub fn is_installed() -> bool {
+    let found = Command::new("electrum")
+        .args(["--offline", "version"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !found {
+        let what = "no electrum: `apt-get install --no-install-recommends electrum` installs one";
+        assert!(std::env::var_os("PEERDEX_REQUIRE_ELECTRUM").is_none(), "{what}");
+        super::skipped(what);
+    }
+    found
+}
+
+/// A wallet with a new seed, connected to one server; its daemon is stopped when dropped.
+pub struct Wallet {
+    folder: TempDir,
+}
+
+impl Wallet {
+    /// Creates a wallet on regtest and starts its daemon against `server` alone; `None` without Electrum.
+    pub fn start(server: SocketAddr) -> Option<Self> {
+        if !is_installed() {
+            return None;
+        }
+        let wallet = Self { folder: TempDir::new().expect("a temporary folder") };
+        wallet.offline(&["setconfig", "auto_connect", "false"]);
+        wallet.offline(&["setconfig", "oneserver", "true"]);
+        wallet.offline(&["setconfig", "server", &format!("{server}:t")]);
+        wallet.offline(&["create"]);
+        wallet.run(&["daemon", "-d"]).unwrap_or_else(|error| panic!("electrum daemon: {error}"));
+        wallet.ask(&["load_wallet"]);
+        Some(wallet)
+    }
+
+    /// Asks the daemon; JSON when the answer is some, else a text.
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        self.try_ask(arguments).unwrap_or_else(|error| panic!("electrum {arguments:?}: {error}"))
+    }
+
+    /// The same; an error is what it printed.
+    pub fn try_ask(&self, arguments: &[&str]) -> Result<Value, String> {
+        let text = self.run(arguments)?;
+        Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Asks until the answer is as wanted.
+    pub fn wait_for(&self, arguments: &[&str], limit: Duration, is_right: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let what = format!("the right answer to electrum {arguments:?}");
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_for(&what, limit, || {
+                last = self.ask(arguments);
+                is_right(&last).then(|| last.clone())
+            })
+        }));
+        outcome.unwrap_or_else(|_| panic!("{what} did not come within {limit:?}; the last was {last}"))
+    }
+
+    fn offline(&self, arguments: &[&str]) {
+        let arguments: Vec<&str> = ["--offline"].iter().chain(arguments).copied().collect();
+        self.run(&arguments).unwrap_or_else(|error| panic!("electrum {arguments:?}: {error}"));
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        // Into files, not pipes: the daemon that `daemon -d` leaves behind would keep a pipe open.
+        let said = tempfile::NamedTempFile::new_in(self.folder.path()).expect("a temporary file");
+        let failed = tempfile::NamedTempFile::new_in(self.folder.path()).expect("a temporary file");
+        let status = Command::new("electrum")
+            .args(["--regtest", "-D"])
+            .arg(self.folder.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(said.reopen().expect("it was just made"))
+            .stderr(failed.reopen().expect("it was just made"))
+            .status()
+            .expect("electrum was found before");
+        let read = |file: &tempfile::NamedTempFile| std::fs::read_to_string(file.path()).unwrap_or_default();
+        match status.success() {
+            true => Ok(read(&said).trim().to_string()),
+            false => Err(format!("{status}: {}{}", read(&said), read(&failed))),
+        }
+    }
+}
+
+impl Drop for Wallet {
+    fn drop(&mut self) {
+        let _ = self.run(&["stop"]);
+    }
+}
