@@ -180,7 +180,7 @@ impl Layers {
             let origin = format!("{path}: {key}");
             let one = |value: toml::Value| match value {
                 toml::Value::String(value) => Ok(Given { value, origin: origin.clone() }),
-                other => Err(ConfigError(format!("{origin}: {other} is no text in quotes"))),
+                other => Err(ConfigError(format!("{origin}: a value of type {} is no text in quotes", other.type_str()))),
             };
             let given = match value {
                 toml::Value::Array(values) if kind == Kind::List => {

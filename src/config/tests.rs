@@ -81,7 +81,7 @@ fn a_bad_value_names_its_setting_and_where_it_stood() {
         (&["--network", "main"][..], &[][..], "", "--network: 'main' is none of mainnet, testnet3, testnet4, signet, regtest"),
         (&[], &[("PEERDEX_LOG", "loud")], "", "PEERDEX_LOG: 'loud' is none of error, warn, info, debug, trace"),
         (&["--config", "p.toml"], &[], "service = 'ssl://a:1'", "p.toml: service: 'ssl://a:1' is no service: give tcp://ADDR:PORT, for example tcp://127.0.0.1:50001"),
-        (&["--config", "p.toml"], &[], "network = 3", "p.toml: network: 3 is no text in quotes"),
+        (&["--config", "p.toml"], &[], "network = 3", "p.toml: network: a value of type integer is no text in quotes"),
         (&["--min-chain-work", "xyz"], &[], "", "--min-chain-work: 'xyz' is no chain work: give 1 to 64 hex digits, for example 0"),
         (&["--connect", "a:0"], &[], "", "--connect: 'a:0' is no peer: give HOST:PORT, for example 127.0.0.1:8333"),
         (&["--connect", "[::1"], &[], "", "--connect: '[::1' is no peer: give HOST:PORT, for example 127.0.0.1:8333"),
