@@ -21,6 +21,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod sim_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod testing_sync;

@@ -239,6 +239,23 @@ fn the_turn_passes_from_a_silent_peer_within_a_minute() {
 }
 
 #[test]
+fn a_turn_ends_after_a_quarter_of_an_hour_even_with_progress() {
+    let headers = chain(&genesis(), 0, 40_000);
+    let mut net = Net::new();
+    // So that few headers can be missing, each of which is given a millisecond.
+    net.now.unix = u64::from(genesis().time) + 40_000 * 600;
+    net.connect(ALICE);
+    net.connect(BOB);
+    for _ in 0..18 {
+        net.answer(ALICE, &headers);
+        net.advance(Duration::from_secs(55));
+    }
+    assert_eq!(net.sync.progress().sync_peer, Some(BOB));
+    assert!(net.asked(BOB).is_some());
+    assert_eq!(net.dropped(), [], "slow is no crime");
+}
+
+#[test]
 fn a_peer_that_never_answers_goes_if_there_is_another() {
     let headers = chain(&genesis(), 0, 100);
     let mut net = Net::new();
