@@ -1,6 +1,8 @@
 //! WHO: one connection to a Bitcoin peer, from its bytes to checked messages.
 //!
-//! In path order: `wire` cuts bytes into frames, `message` decodes them (numbers and hashes with `codec`).
+//! In path order: `wire` cuts bytes into frames, `message` decodes them (numbers and hashes with `codec`),
+//! `session` does the handshake and hands on what the later stages need, while `liveness` watches that the peer
+//! answers.
 //! No socket here, and no opinion about headers or blocks.
 
 mod types;
@@ -11,6 +13,11 @@ mod codec;
 
 mod message;
 
+mod liveness;
+
+mod session;
+
 pub use message::{DecodeError, PROTOCOL_VERSION, decode, encode};
+pub use session::{Local, Output, Session, USER_AGENT};
 pub use types::{CloseReason, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version};
 pub use wire::{Command, Frame, FrameDecoder, FrameError, HEADER_LEN, MAX_PAYLOAD_LEN, Pending};
