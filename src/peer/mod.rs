@@ -2,7 +2,7 @@
 //!
 //! In path order: `wire` cuts bytes into frames, `message` decodes them (numbers and hashes with `codec`),
 //! `session` does the handshake and hands on what the later stages need, while `liveness` watches that the peer
-//! answers.
+//! answers; `backoff` says when to dial again.
 //! No socket here, and no opinion about headers or blocks.
 
 mod types;
@@ -17,6 +17,9 @@ mod liveness;
 
 mod session;
 
+mod backoff;
+
+pub use backoff::Backoff;
 pub use message::{DecodeError, PROTOCOL_VERSION, decode, encode};
 pub use session::{Local, Output, Session, USER_AGENT};
 pub use types::{CloseReason, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version};
