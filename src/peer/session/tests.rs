@@ -144,6 +144,6 @@ fn part_of_block(len: usize) -> Vec<u8> {
 }
 
 /// Forbidden by BIP152: the flag is 0 or 1.
-fn sendcmpct_with_a_bad_flag() -> bytes::Bytes {
+fn sendcmpct_with_a_bad_flag() -> Bytes {
     crate::peer::wire::frame(MAGIC, Command::SEND_CMPCT, |out| out.extend_from_slice(&[2; 9]))
 }
