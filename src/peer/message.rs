@@ -187,7 +187,7 @@ pub fn encode(magic: [u8; 4], message: &Message) -> Bytes {
 }
 
 /// The name that the message has on the wire.
-pub(super) fn name_of(message: &Message) -> String {
+pub fn name_of(message: &Message) -> String {
     command_of(message).to_string()
 }
 

@@ -20,7 +20,7 @@ mod session;
 mod backoff;
 
 pub use backoff::Backoff;
-pub use message::{DecodeError, PROTOCOL_VERSION, decode, encode};
+pub use message::{DecodeError, PROTOCOL_VERSION, decode, encode, name_of};
 pub use session::{Local, Output, Session, USER_AGENT};
 pub use types::{CloseReason, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version};
 pub use wire::{Command, Frame, FrameDecoder, FrameError, HEADER_LEN, MAX_PAYLOAD_LEN, Pending};
