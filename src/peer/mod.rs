@@ -1,9 +1,26 @@
 //! WHO: one connection to a Bitcoin peer, from its bytes to checked messages.
 //!
-//! In path order: `wire` cuts bytes into frames, `message` decodes them, `session` does the handshake, keeps
-//! the connection alive and hands on what the later stages need, `backoff` says when to dial again.
+//! In path order: `wire` cuts bytes into frames, `message` decodes them (numbers and hashes with `codec`),
+//! `session` does the handshake and hands on what the later stages need, while `liveness` watches that the peer
+//! answers; `backoff` says when to dial again.
 //! No socket here, and no opinion about headers or blocks.
 
 mod types;
 
+mod wire;
+
+mod codec;
+
+mod message;
+
+mod liveness;
+
+mod session;
+
+mod backoff;
+
+pub use backoff::Backoff;
+pub use message::{DecodeError, PROTOCOL_VERSION, decode, encode, name_of};
+pub use session::{Local, Output, Session, USER_AGENT};
 pub use types::{CloseReason, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version};
+pub use wire::{Command, Frame, FrameDecoder, FrameError, HEADER_LEN, MAX_PAYLOAD_LEN, Pending};

@@ -115,12 +115,18 @@ pub enum Message {
     SendAddrV2,
     SendHeaders,
     /// BIP152: whether blocks shall be announced by `cmpctblock`, and the version of the encoding.
-    SendCmpct { high_bandwidth: bool, version: u64 },
+    SendCmpct {
+        high_bandwidth: bool,
+        version: u64,
+    },
     /// BIP133, in satoshi per 1,000 vB.
     FeeFilter(u64),
     Ping(u64),
     Pong(u64),
-    GetHeaders { locator: Vec<BlockHash>, stop: BlockHash },
+    GetHeaders {
+        locator: Vec<BlockHash>,
+        stop: BlockHash,
+    },
     Headers(Vec<Header>),
     Inv(Vec<Inventory>),
     GetData(Vec<Inventory>),
@@ -143,7 +149,7 @@ pub enum Misbehavior {
     BadBlock(String),
     /// A message over its limit, or one that the protocol forbids here.
     BadMessage(String),
-    /// The peer follows a chain that it was found to be invalid.
+    /// The peer follows a chain that was found to be invalid.
     InvalidChain,
     /// Asked for something, the peer stayed silent for too long.
     Stalled,
