@@ -1,7 +1,26 @@
 //! Raw blocks in flat files and a wallet index in redb.
+//!
+//! Blocking, one writer ([`Store`]), many readers ([`Snapshot`]). It knows nothing of peers, rules or wallets:
+//! what it is given has been checked.
+//!
+//! Promises:
+//! - What [`Store::commit`] returned from survives `kill -9` and a lost page cache; what it did not is gone
+//!   without a trace. A reorg of any depth is one commit: all of it or nothing.
+//! - A snapshot speaks of one tip. When a deep reorg takes the files from under an old one, it answers
+//!   [`Error::SnapshotGone`], never with data of another chain.
+//! - Undoing a block needs no peer, at any depth.
+//! - A failed fsync is not retried: the store is dead from then on, and says so.
+//!
+//! `docs/format.md` draws the files.
 
+mod error;
+mod snapshot;
+mod store;
 mod types;
 
+pub use error::Error;
+pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
+pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
 pub use types::{
     Coin, Height, HistoryEntry, ScriptClass, ScriptHash, ScriptKey, Tip, TxNum, Unspent, has_history,
     is_unspendable,

@@ -1,1 +1,31 @@
+//! ASK: the chain as one read-only answer at one tip.
+//!
+//! In the order of a question: `view` is what sessions hold (a snapshot of the store and how far the sync has
+//! come), `history` answers for a script, `transaction` for a transaction and its place in a block, `merkle`
+//! proves that place, `touched` says which scripts a new view changed.
+//! Every answer is taken from the one snapshot of its view, so two answers of a view never contradict each other.
+//! Unconfirmed transactions join here, as a second part of the view, once there is a mempool.
 
+mod history;
+mod merkle;
+mod touched;
+mod transaction;
+mod view;
+
+pub use history::{Status, status_of};
+pub use merkle::merkle_branch;
+pub use touched::Touched;
+pub use transaction::MerkleProof;
+pub use view::{SyncState, TipHeader, View};
+
+/// Why a question has no answer: the store failed. What is not in the chain is no error.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] chainstore::Error);
+
+impl Error {
+    /// Whether a newer view would answer: the chain was reorganised under this one.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self.0, chainstore::Error::SnapshotGone)
+    }
+}

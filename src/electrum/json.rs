@@ -1,0 +1,136 @@
+//! Writes JSON text.
+//!
+//! Knows how this server writes values: amounts in BTC with eight decimals and never an exponent, hashes as
+//! people see them, keys in the order given. Never reads JSON: `jsonrpc` and `params` do.
+
+use std::fmt::{self, Display, Write as _};
+
+use bitcoin::Amount;
+use bitcoin::hex::DisplayHex;
+
+/// One whole JSON value, written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Json(String);
+
+impl Json {
+    pub(super) fn null() -> Self {
+        Self("null".to_owned())
+    }
+
+    pub(super) fn bool(value: bool) -> Self {
+        Self(value.to_string())
+    }
+
+    pub(super) fn integer(value: impl Into<i128>) -> Self {
+        Self(value.into().to_string())
+    }
+
+    /// An amount in BTC, as Bitcoin Core writes it.
+    pub(super) fn btc(amount: Amount) -> Self {
+        let sat = amount.to_sat();
+        Self(format!("{}.{:08}", sat / 100_000_000, sat % 100_000_000))
+    }
+
+    pub(super) fn text(value: &str) -> Self {
+        let mut out = String::with_capacity(value.len() + 2);
+        write_text(&mut out, value);
+        Self(out)
+    }
+
+    /// Bytes in the order given.
+    pub(super) fn hex(bytes: &[u8]) -> Self {
+        Self(format!("\"{}\"", bytes.as_hex()))
+    }
+
+    /// A hash whose `Display` is what people see: txids, block hashes.
+    pub(super) fn hash(hash: impl Display) -> Self {
+        Self(format!("\"{hash}\""))
+    }
+
+    pub(super) fn list(items: impl IntoIterator<Item = Self>) -> Self {
+        let mut out = String::from("[");
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            out.push_str(&item.0);
+        }
+        out.push(']');
+        Self(out)
+    }
+
+    pub(super) fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        let mut out = String::from("{");
+        for (index, (key, value)) in fields.into_iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            write_text(&mut out, key);
+            out.push(':');
+            out.push_str(&value.0);
+        }
+        out.push('}');
+        Self(out)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Appends `value` in quotes, escaped (RFC 8259, section 7).
+pub(super) fn write_text(out: &mut String, value: &str) {
+    out.push('"');
+    for character in value.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            control if control < ' ' => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(control));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
+
+impl Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pitfall_9_amounts_never_show_an_exponent() {
+        let written = |sat| Json::btc(Amount::from_sat(sat)).to_string();
+        assert_eq!(written(0), "0.00000000");
+        assert_eq!(written(1), "0.00000001");
+        assert_eq!(written(100), "0.00000100");
+        assert_eq!(written(123_456_789), "1.23456789");
+        assert_eq!(written(Amount::MAX_MONEY.to_sat()), "21000000.00000000");
+    }
+
+    #[test]
+    fn any_text_is_read_back_as_it_was() {
+        let all: String =
+            (0..=0x200).chain([0x2028, 0xd7ff, 0xe000, 0x1f600]).filter_map(char::from_u32).collect();
+        let written = Json::text(&all);
+        assert_eq!(serde_json::from_str::<String>(written.as_str()).unwrap(), all);
+        assert!(!written.as_str().contains('\n'), "a newline would end the message");
+    }
+
+    #[test]
+    fn objects_keep_the_order_of_their_keys() {
+        let object =
+            Json::object([("z", Json::integer(-1)), ("a", Json::list([Json::null(), Json::bool(true)]))]);
+        assert_eq!(object.as_str(), r#"{"z":-1,"a":[null,true]}"#);
+    }
+}

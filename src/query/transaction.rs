@@ -1,0 +1,65 @@
+//! What a wallet asks of a transaction: its bytes, its place in a block, whether an output is unspent.
+
+use bitcoin::hashes::sha256d;
+use bitcoin::{OutPoint, Txid};
+use chainstore::{Coin, Height, RawTx};
+
+use super::merkle::merkle_branch;
+use super::{Error, View};
+
+/// Where in a block a transaction is, and the proof of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MerkleProof {
+    /// Position in the block; the coinbase is 0.
+    pub pos: usize,
+    /// Siblings on the way up, deepest first.
+    pub branch: Vec<sha256d::Hash>,
+}
+
+impl View {
+    /// A transaction of the chain; of two with one txid (BIP30) the later.
+    pub fn transaction(&self, txid: &Txid) -> Result<Option<RawTx>, Error> {
+        Ok(self.snapshot.raw_tx(txid)?)
+    }
+
+    /// Whether the chain holds a transaction; the genesis coinbase does not count.
+    pub fn has_transaction(&self, txid: &Txid) -> Result<bool, Error> {
+        Ok(self.snapshot.tx_num(txid)?.is_some())
+    }
+
+    /// The genesis coinbase is in a block, but never was a transaction to spend or to ask for.
+    pub fn is_genesis_coinbase(&self, txid: &Txid) -> Result<bool, Error> {
+        Ok(self.snapshot.txid_at(Height::GENESIS, 0)? == Some(*txid))
+    }
+
+    /// The unspent output at `outpoint`.
+    pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
+        Ok(self.snapshot.coin(outpoint)?)
+    }
+
+    /// The id of the transaction at a position of a block; `None` where there is none.
+    pub fn txid_at(&self, height: Height, pos: u32) -> Result<Option<Txid>, Error> {
+        Ok(self.snapshot.txid_at(height, pos)?)
+    }
+
+    /// Proof that a block holds a transaction; `None` when it does not, or there is no such block.
+    ///
+    /// The block is the one at `height` and no other, so of two equal transactions (BIP30) both have a proof.
+    pub fn merkle_proof(&self, height: Height, txid: &Txid) -> Result<Option<MerkleProof>, Error> {
+        let Some(txids) = self.snapshot.block_txids(height)? else { return Ok(None) };
+        let Some(pos) = txids.iter().position(|other| other == txid) else { return Ok(None) };
+        Ok(branch_of(&txids, pos).map(|branch| MerkleProof { pos, branch }))
+    }
+
+    /// The transaction at a position of a block with its proof; `None` where there is none.
+    pub fn proof_at(&self, height: Height, pos: usize) -> Result<Option<(Txid, MerkleProof)>, Error> {
+        let Some(txids) = self.snapshot.block_txids(height)? else { return Ok(None) };
+        let branch = branch_of(&txids, pos);
+        Ok(txids.get(pos).copied().zip(branch.map(|branch| MerkleProof { pos, branch })))
+    }
+}
+
+fn branch_of(txids: &[Txid], pos: usize) -> Option<Vec<sha256d::Hash>> {
+    let leaves: Vec<_> = txids.iter().map(|txid| txid.to_raw_hash()).collect();
+    merkle_branch(&leaves, pos)
+}

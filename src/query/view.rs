@@ -1,0 +1,102 @@
+//! The chain at one tip, as sessions hold it, and its headers.
+//!
+//! While blocks are still being fetched the headers run on to the best validated header; once synced they end at
+//! the connected tip, whatever headers are known beyond it. Never mixes two snapshots.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use chainstore::{HeaderProof, Height, Snapshot};
+
+use super::Error;
+
+/// Bytes of a serialized header.
+const HEADER_BYTES: usize = 80;
+
+/// How far the node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncState {
+    /// Blocks are missing: only headers can be asked for. `percent` is 0 to 99; `left` is a guess.
+    Syncing { percent: u8, left: Option<Duration> },
+    /// Was in step with its peers once; from then on every answer speaks of the connected tip.
+    Synced,
+}
+
+/// The last header that a view answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TipHeader {
+    pub height: Height,
+    pub hash: BlockHash,
+    pub header: Header,
+}
+
+/// One state of the chain, from which all of an answer is taken.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub(super) snapshot: Arc<Snapshot>,
+    sync: SyncState,
+    tip: Option<TipHeader>,
+}
+
+impl View {
+    pub fn new(snapshot: Arc<Snapshot>, sync: SyncState) -> Result<Self, Error> {
+        let height = match sync {
+            SyncState::Syncing { .. } => snapshot.header_count().checked_sub(1).map(Height),
+            SyncState::Synced => snapshot.tip().map(|tip| tip.height),
+        };
+        let header = match height {
+            Some(height) => snapshot.header(height)?.map(|header| (height, header)),
+            None => None,
+        };
+        let tip = header.map(|(height, header)| TipHeader { height, hash: header.block_hash(), header });
+        Ok(Self { snapshot, sync, tip })
+    }
+
+    pub fn sync(&self) -> SyncState {
+        self.sync
+    }
+
+    /// The last header to answer for; `None` only before genesis.
+    pub fn tip(&self) -> Option<&TipHeader> {
+        self.tip.as_ref()
+    }
+
+    /// The header at a height; `None` above the tip.
+    pub fn header(&self, height: Height) -> Result<Option<Header>, Error> {
+        if self.reaches(height) { Ok(self.snapshot.header(height)?) } else { Ok(None) }
+    }
+
+    /// Up to `count` serialized headers from a height on, one after another; fewer only at the tip.
+    pub fn headers(&self, from: Height, count: u32) -> Result<Vec<u8>, Error> {
+        let Some(tip) = self.tip.as_ref().filter(|tip| from <= tip.height) else { return Ok(Vec::new()) };
+        let count = count.min(tip.height.0 - from.0 + 1);
+        let mut headers = self.snapshot.headers(from, count)?;
+        // The header chain may have grown or changed above the tip; what the tip ends is what is asked for.
+        headers.truncate(count as usize * HEADER_BYTES);
+        Ok(headers)
+    }
+
+    /// Proof that a header is one of those up to and including `checkpoint`; `None` unless
+    /// `height <= checkpoint <= tip`.
+    pub fn header_proof(&self, height: Height, checkpoint: Height) -> Result<Option<HeaderProof>, Error> {
+        if height <= checkpoint && self.reaches(checkpoint) {
+            Ok(self.snapshot.header_proof(height, checkpoint)?)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Median time past of the tip (BIP113), in Unix seconds; `None` only before genesis.
+    pub fn median_time_past(&self) -> Result<Option<u32>, Error> {
+        match &self.tip {
+            Some(tip) => Ok(self.snapshot.median_time_past(tip.height)?),
+            None => Ok(None),
+        }
+    }
+
+    fn reaches(&self, height: Height) -> bool {
+        self.tip.as_ref().is_some_and(|tip| height <= tip.height)
+    }
+}
