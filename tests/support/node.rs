@@ -86,7 +86,14 @@ impl Node {
         assert!(self.child.is_none(), "the node runs already");
         let child = Command::new(&self.program)
             .args(["-regtest", "-listen=1", "-dnsseed=0", "-listenonion=0", "-printtoconsole=0"])
-            .args(["-rpcuser=u", "-rpcpassword=p", "-fallbackfee=0.0001", "-wallet=w", "-server=1"])
+            .args([
+                "-rpcuser=u",
+                "-rpcpassword=p",
+                "-fallbackfee=0.0001",
+                "-wallet=w",
+                "-server=1",
+                "-unsafesqlitesync",
+            ])
             .arg(format!("-datadir={}", self.folder.path().display()))
             .arg(format!("-bind={}", self.p2p))
             .arg(format!("-rpcport={}", self.rpc.port()))

@@ -7,13 +7,13 @@
 #![allow(clippy::unwrap_used)]
 
 // Of the tests' support what serves blocks; it finds its neighbours as `super`.
-#[path = "../support/fixtures.rs"]
+#[path = "fixtures.rs"]
 #[allow(dead_code)]
 mod fixtures;
-#[path = "../support/replay.rs"]
+#[path = "replay.rs"]
 #[allow(dead_code)]
 mod replay;
-#[path = "../support/wire.rs"]
+#[path = "wire.rs"]
 #[allow(dead_code)]
 mod wire;
 
