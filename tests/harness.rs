@@ -4,12 +4,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bitcoin::Network;
 use serde_json::json;
 
-use support::node::Node;
+use support::compare::assert_same_coins;
+use support::node::{Node, text};
+use support::payments;
 use support::replay::{Announce, Manners, ReplayPeer};
 use support::slow_link::SlowLink;
 use support::{fixtures, naive::NaiveIndex, wait_for};
@@ -112,4 +115,36 @@ fn a_replay_peer_that_hangs_up_takes_the_next_call() {
     wait_for_tip(&node, &miner.tip());
 
     assert!(peer.versions().len() >= 2);
+}
+
+#[test]
+fn the_chain_of_payments_has_every_kind_of_output() {
+    let Some(node) = payments::node() else { return };
+
+    assert_eq!(node.height(), payments::HEIGHT);
+    assert_same_coins(&node, &node.index());
+    let kinds = script_types(&node);
+    for kind in [
+        "pubkey",
+        "pubkeyhash",
+        "scripthash",
+        "multisig",
+        "nulldata",
+        "nonstandard",
+        "anchor",
+        "witness_v0_keyhash",
+        "witness_v0_scripthash",
+        "witness_v1_taproot",
+        "witness_unknown",
+    ] {
+        assert!(kinds.contains(kind), "{kind} is missing among {kinds:?}");
+    }
+}
+
+fn script_types(node: &Node) -> BTreeSet<String> {
+    let calls: Vec<_> = node.hashes_from(0).into_iter().map(|hash| ("getblock", json!([hash, 2]))).collect();
+    let blocks = node.rpc_batch(&calls);
+    let txs = blocks.iter().flat_map(|block| block["tx"].as_array().unwrap());
+    let outputs = txs.flat_map(|tx| tx["vout"].as_array().unwrap());
+    outputs.map(|output| text(&output["scriptPubKey"]["type"])).collect()
 }

@@ -67,7 +67,12 @@ const LAYERS: &[Layer] = &[
         &["bytes", "thiserror", "fastrand", "hashbrown"],
     ),
     pure("query", &[], Store::Everything, &["bytes", "thiserror"]),
-    pure("electrum", &["query", "time"], Store::Types, &["serde", "serde_json", "bytes", "thiserror", "fastrand"]),
+    pure(
+        "electrum",
+        &["query", "time"],
+        Store::Types,
+        &["serde", "serde_json", "bytes", "thiserror", "fastrand"],
+    ),
     pure(
         "node",
         &["time", "validate", "peer", "headers", "blocks", "query", "electrum"],

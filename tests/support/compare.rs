@@ -1,10 +1,13 @@
 //! Every answer of a server beside what the naive index says.
 
+use std::collections::BTreeSet;
+
 use bitcoin::hashes::{Hash, sha256d};
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::naive::{NaiveIndex, script_hash};
+use super::naive::{NaiveIndex, satoshi, script_hash};
+use super::node::{Node, text};
 
 /// Headers per `block.headers`; every server gives as many.
 const HEADERS: u32 = 2016;
@@ -103,4 +106,37 @@ pub fn merkle_root(leaf: sha256d::Hash, position: usize, branch: &Value) -> sha2
     }
     assert_eq!(position, 0, "the branch is as long as the tree is high");
     hash
+}
+
+/// The naive index has the coins that bitcoind has, by three of its own ways to say so.
+pub fn assert_same_coins(node: &Node, index: &NaiveIndex) {
+    let total = node.rpc("gettxoutsetinfo", json!(["none"]));
+    assert_eq!(index.coin_count() as u64, total["txouts"].as_u64().unwrap());
+    assert_eq!(index.total(), satoshi(&total["total_amount"]));
+
+    let coins: Vec<_> = index.coins().collect();
+    let calls: Vec<_> =
+        coins.iter().map(|(txid, vout, ..)| ("gettxout", json!([txid.to_string(), vout, false]))).collect();
+    for ((txid, vout, script, value, height), said) in coins.iter().zip(node.rpc_batch(&calls)) {
+        let hex = bitcoin::Script::from_bytes(script).to_hex_string();
+        assert_eq!(said["scriptPubKey"]["hex"], json!(hex), "{txid}:{vout}");
+        assert_eq!(satoshi(&said["value"]), *value, "{txid}:{vout}");
+        assert_eq!(said["confirmations"], json!(index.height() + 1 - height), "{txid}:{vout}");
+    }
+
+    // A descriptor can't name the empty script; the others are looked for all at once.
+    let scripts = index.scripts().filter(|script| !script.is_empty());
+    let descriptors: Vec<String> = scripts
+        .map(|script| format!("raw({})", bitcoin::Script::from_bytes(script).to_hex_string()))
+        .collect();
+    let found = node.rpc("scantxoutset", json!(["start", descriptors]));
+    let found: BTreeSet<(String, u64, u64)> = found["unspents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|coin| (text(&coin["txid"]), coin["vout"].as_u64().unwrap(), satoshi(&coin["amount"])))
+        .collect();
+    let own = coins.iter().filter(|(_, _, script, ..)| !script.is_empty());
+    let own = own.map(|(txid, vout, _, value, _)| (txid.to_string(), u64::from(*vout), *value)).collect();
+    assert_eq!(found, own);
 }

@@ -13,6 +13,7 @@ pub mod fixtures;
 pub mod naive;
 // Who gives it to peerdex.
 pub mod node;
+pub mod payments;
 pub mod replay;
 pub mod slow_link;
 pub mod wire;

@@ -56,12 +56,29 @@ pub struct Node {
 impl Node {
     /// Starts a node with an empty chain and a loaded wallet; `None` where there is no bitcoind.
     pub fn start(extra: &[&str]) -> Option<Self> {
-        let program = bitcoind()?;
-        let folder = TempDir::new().expect("a temporary folder");
-        let mut node = Self { program, folder, p2p: free_address(), rpc: free_address(), child: None };
-        node.start_again(extra);
+        let node = Self::start_in(TempDir::new().expect("a temporary folder"), extra)?;
         node.rpc("createwallet", json!(["w"]));
         Some(node)
+    }
+
+    /// Starts a node on a copy of the folder that another left behind.
+    pub fn start_on_copy(of: &Path, extra: &[&str]) -> Option<Self> {
+        let folder = TempDir::new().expect("a temporary folder");
+        copy_folder(of, folder.path());
+        Self::start_in(folder, extra)
+    }
+
+    fn start_in(folder: TempDir, extra: &[&str]) -> Option<Self> {
+        let program = bitcoind()?;
+        let mut node = Self { program, folder, p2p: free_address(), rpc: free_address(), child: None };
+        node.start_again(extra);
+        Some(node)
+    }
+
+    /// Stops it and leaves a copy of its folder.
+    pub fn stop_and_copy(mut self, to: &Path) {
+        self.stop();
+        copy_folder(self.folder.path(), to);
     }
 
     /// Starts the stopped node on its old folder and addresses.
@@ -69,7 +86,14 @@ impl Node {
         assert!(self.child.is_none(), "the node runs already");
         let child = Command::new(&self.program)
             .args(["-regtest", "-listen=1", "-dnsseed=0", "-listenonion=0", "-printtoconsole=0"])
-            .args(["-rpcuser=u", "-rpcpassword=p", "-fallbackfee=0.0001", "-wallet=w", "-server=1"])
+            .args([
+                "-rpcuser=u",
+                "-rpcpassword=p",
+                "-fallbackfee=0.0001",
+                "-wallet=w",
+                "-server=1",
+                "-unsafesqlitesync",
+            ])
             .arg(format!("-datadir={}", self.folder.path().display()))
             .arg(format!("-bind={}", self.p2p))
             .arg(format!("-rpcport={}", self.rpc.port()))
@@ -106,7 +130,8 @@ impl Node {
 
     /// Asks; parameters by position in an array or by name in an object. An error ends the test.
     pub fn rpc(&self, method: &str, params: Value) -> Value {
-        self.try_rpc(method, params.clone()).unwrap_or_else(|error| panic!("{method} {params}: {error:?}"))
+        self.try_rpc(method, params.clone())
+            .unwrap_or_else(|error| panic!("{method}: {error:?}; asked with {params}"))
     }
 
     /// Asks.
@@ -233,6 +258,20 @@ impl Drop for Node {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => copy_folder(&entry.path(), &target),
+            kind if kind.is_file() => drop(std::fs::copy(entry.path(), target).unwrap()),
+            // Locks and links mean nothing to a copy.
+            _ => {}
         }
     }
 }

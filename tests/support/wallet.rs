@@ -28,25 +28,35 @@ pub fn is_installed() -> bool {
     found
 }
 
-/// A wallet with a new seed, connected to one server; its daemon is stopped when dropped.
+/// A wallet with a new seed; its daemon is stopped when dropped.
 pub struct Wallet {
     folder: TempDir,
 }
 
 impl Wallet {
-    /// Creates a wallet on regtest and starts its daemon against `server` alone; `None` without Electrum.
-    pub fn start(server: SocketAddr) -> Option<Self> {
+    /// Creates a wallet on regtest that has not met a server; `None` without Electrum.
+    pub fn create() -> Option<Self> {
         if !is_installed() {
             return None;
         }
         let wallet = Self { folder: TempDir::new().expect("a temporary folder") };
-        wallet.offline(&["setconfig", "auto_connect", "false"]);
-        wallet.offline(&["setconfig", "oneserver", "true"]);
-        wallet.offline(&["setconfig", "server", &format!("{server}:t")]);
         wallet.offline(&["create"]);
-        wallet.run(&["daemon", "-d"]).unwrap_or_else(|error| panic!("electrum daemon: {error}"));
-        wallet.ask(&["load_wallet"]);
         Some(wallet)
+    }
+
+    /// Its first receiving addresses.
+    pub fn addresses(&self) -> Vec<String> {
+        let list = self.offline(&["listaddresses", "--receiving"]);
+        list.as_array().expect("a list").iter().map(super::node::text).collect()
+    }
+
+    /// Starts its daemon with `server` as the only one it may talk to.
+    pub fn connect(&self, server: SocketAddr) {
+        self.offline(&["setconfig", "auto_connect", "false"]);
+        self.offline(&["setconfig", "oneserver", "true"]);
+        self.offline(&["setconfig", "server", &format!("{server}:t")]);
+        self.run(&["daemon", "-d"]).unwrap_or_else(|error| panic!("electrum daemon: {error}"));
+        self.ask(&["load_wallet"]);
     }
 
     /// Asks the daemon; JSON when the answer is some, else a text.
@@ -73,9 +83,9 @@ impl Wallet {
         outcome.unwrap_or_else(|_| panic!("{what} did not come within {limit:?}; the last was {last}"))
     }
 
-    fn offline(&self, arguments: &[&str]) {
+    fn offline(&self, arguments: &[&str]) -> Value {
         let arguments: Vec<&str> = ["--offline"].iter().chain(arguments).copied().collect();
-        self.run(&arguments).unwrap_or_else(|error| panic!("electrum {arguments:?}: {error}"));
+        self.ask(&arguments)
     }
 
     fn run(&self, arguments: &[&str]) -> Result<String, String> {

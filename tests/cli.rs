@@ -1,0 +1,211 @@
+//! The command line from outside: what it prints, what it refuses and in which words.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use bitcoin::Network;
+use tempfile::TempDir;
+
+use support::fixtures;
+use support::replay::ReplayPeer;
+use support::server::{Options, command};
+
+const PEERDEX: &str = env!("CARGO_BIN_EXE_peerdex");
+const SYNC: Duration = Duration::from_secs(60);
+
+/// Runs it to its end, with the environment as it should be seen.
+fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+    command(PEERDEX).args(args).envs(env.iter().copied()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// It ends with `code`, prints nothing on stdout and all these words on stderr.
+fn assert_refused(args: &[&str], env: &[(&str, &str)], code: i32, words: &[&str]) {
+    let output = run(args, env);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?} {env:?}: {said}");
+    assert_eq!(stdout(&output), "", "{args:?} {env:?}");
+    for word in words {
+        assert!(said.contains(word), "{args:?} {env:?}: '{word}' is missing in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn help_names_every_setting() {
+    let output = run(&["--help"], &[]);
+
+    assert!(output.status.success());
+    for setting in [
+        "--network",
+        "--connect",
+        "--min-chain-work",
+        "--data-dir",
+        "--service",
+        "--config",
+        "--log",
+        "--version",
+    ] {
+        assert!(stdout(&output).contains(setting), "{setting} is missing in: {}", stdout(&output));
+    }
+    for network in ["mainnet", "testnet3", "testnet4", "signet", "regtest"] {
+        assert!(stdout(&output).contains(network), "{network} is missing in: {}", stdout(&output));
+    }
+}
+
+#[test]
+fn version_is_the_packages() {
+    let output = run(&["--version"], &[]);
+
+    assert!(output.status.success());
+    assert_eq!(stdout(&output), format!("peerdex {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn without_a_peer_it_says_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path().to_str().unwrap();
+
+    assert_refused(&["--data-dir", folder], &[], 2, &["--connect HOST:PORT"]);
+    assert_refused(&["--network", "regtest", "--data-dir", folder], &[], 2, &["--connect", "18444"]);
+}
+
+#[test]
+fn bad_values_name_themselves_and_say_what_is_allowed() {
+    let peer = ["--connect", "127.0.0.1:1"];
+    for (args, words) in [
+        (["--network", "main"], &["--network", "main", "mainnet, testnet3, testnet4, signet, regtest"][..]),
+        (["--min-chain-work", "many"], &["--min-chain-work", "many", "hex"]),
+        (["--service", "127.0.0.1:5"], &["--service", "127.0.0.1:5", "tcp://"]),
+        (["--service", "tcp://127.0.0.1:99999"], &["--service", "99999", "tcp://"]),
+        (["--log", "loud"], &["--log", "loud", "error, warn, info, debug, trace"]),
+        (["--connect", "a:b"], &["--connect", "a:b", "HOST:PORT"]),
+        (["--colour", "red"], &["--colour"]),
+    ] {
+        assert_refused(&[&args[..], &peer].concat(), &[], 2, words);
+    }
+}
+
+#[test]
+fn the_environment_and_the_file_are_read_as_strictly() {
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let peer = ["--connect", "127.0.0.1:1"];
+
+    assert_refused(&peer, &[("PEERDEX_COLOUR", "red")], 2, &["PEERDEX_COLOUR", "PEERDEX_NETWORK"]);
+    assert_refused(&peer, &[("PEERDEX_NETWORK", "main")], 2, &["PEERDEX_NETWORK", "'main'", "regtest"]);
+    let unknown = file("unknown.toml", "colour = 'red'\n");
+    assert_refused(&["--config", &unknown, peer[0], peer[1]], &[], 2, &[&unknown, "colour", "network"]);
+    let bad = file("bad.toml", "log = 'loud'\n");
+    assert_refused(&["--config", &bad, peer[0], peer[1]], &[], 2, &[&bad, "log", "'loud'", "debug"]);
+    let broken = file("broken.toml", "log = \n");
+    assert_refused(&["--config", &broken, peer[0], peer[1]], &[], 2, &[&broken]);
+    assert_refused(&["--config", "/nowhere.toml", peer[0], peer[1]], &[], 2, &["/nowhere.toml"]);
+    // What is in the way of a weaker source is not in the way of a stronger one.
+    let output = run(&["--network", "regtest"], &[("PEERDEX_NETWORK", "main")]);
+    assert!(stderr(&output).contains("18444"), "{}", stderr(&output));
+}
+
+/// Servers of two networks and what of a folder they leave to the next.
+fn signet() -> (ReplayPeer, Options) {
+    let peer = ReplayPeer::start(Network::Signet, fixtures::run_from_genesis(Network::Signet));
+    let options = Options::new(PEERDEX, "signet").connect(peer.address());
+    (peer, options)
+}
+
+fn assert_folder_refused(folder: &Path, network: &str, words: &[&str]) {
+    let folder = folder.to_str().unwrap();
+    let service = format!("tcp://{}", support::free_address());
+    let args =
+        ["--network", network, "--data-dir", folder, "--connect", "127.0.0.1:1", "--service", &service];
+    assert_refused(&args, &[], 1, &[&[folder], words].concat());
+}
+
+#[test]
+fn a_folder_of_another_network_is_refused() {
+    let (_peer, options) = signet();
+    let mut server = options.start();
+    server.wait_for_log(&["peer connected"], SYNC);
+    let folder = server.stop();
+
+    assert_folder_refused(folder.path(), "mainnet", &["signet", "mainnet"]);
+
+    // And it is as it was.
+    options.start_in(folder).wait_for_log(&["peer connected"], SYNC);
+}
+
+#[test]
+fn a_folder_in_use_is_refused() {
+    let (_peer, options) = signet();
+    let mut server = options.start();
+    server.wait_for_log(&["peer connected"], SYNC);
+
+    assert_folder_refused(server.folder(), "signet", &["in use"]);
+
+    server.stop();
+}
+
+#[test]
+fn a_service_that_is_taken_is_refused() {
+    let (_peer, options) = signet();
+    let mut server = options.start();
+    server.client();
+
+    let folder = TempDir::new().unwrap();
+    let taken = format!("tcp://{}", server.address());
+    let folder = folder.path().to_str().unwrap();
+    let args = ["--network", "signet", "--data-dir", folder, "--connect", "127.0.0.1:1", "--service", &taken];
+    assert_refused(&args, &[], 1, &[&server.address().to_string()]);
+    server.stop();
+}
+
+#[test]
+fn an_unreachable_peer_is_no_reason_to_end() {
+    let nobody = support::free_address();
+    let mut server = Options::new(PEERDEX, "signet").connect(nobody).start();
+
+    // Wallets are told so, and the end comes when it is asked for.
+    let answer = server.client().history(&[]).unwrap_err();
+    assert!(support::server::is_syncing(&answer), "{answer:?}");
+    server.stop();
+}
+
+#[test]
+fn the_environment_alone_is_enough() {
+    let (peer, _) = signet();
+    let folder = TempDir::new().unwrap();
+    let electrum = support::free_address();
+    let mut child = command(PEERDEX)
+        .env("PEERDEX_NETWORK", "signet")
+        .env("PEERDEX_CONNECT", peer.address().to_string())
+        .env("PEERDEX_DATA_DIR", folder.path())
+        .env("PEERDEX_SERVICE", format!("tcp://{electrum}"))
+        .env("PEERDEX_MIN_CHAIN_WORK", "0")
+        .env("PEERDEX_LOG", "error")
+        .spawn()
+        .unwrap();
+
+    let connected = std::panic::catch_unwind(|| {
+        support::wait_for("peerdex to listen", SYNC, || support::connect(electrum).ok())
+    });
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(connected.is_ok());
+}
