@@ -10,22 +10,26 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::clock::Clock;
 use super::dialer::dial;
 use crate::config::HostPort;
 use crate::node::Input;
-use crate::peer::{Backoff, CloseReason, Local, Message, PeerId, PeerInfo, Session, SessionOutput};
+use bitcoin::p2p::ServiceFlags;
+
+use crate::peer::{
+    Backoff, CloseReason, Local, Message, Output as SessionOutput, PeerId, PeerInfo, Session, USER_AGENT,
+};
 
 /// What may wait to be written to one peer (Core: `DEFAULT_MAXSENDBUFFER`).
 const MAX_SEND_QUEUE_BYTES: usize = 1_000_000;
 /// Messages that the node may have handed over before the connection took them.
 const MAX_COMMANDS: usize = 1024;
-/// The most that one read takes from the socket; what comes before its announced length never exceeds this.
-const READ_BYTES: usize = 256 * 1024;
+/// What one read takes from the socket.
+const READ_BYTES: usize = 64 * 1024;
 
 /// What the node tells a connection.
 #[derive(Debug)]
@@ -71,44 +75,64 @@ impl Connections {
     pub async fn keep(self, target: HostPort) {
         let mut rng = fastrand::Rng::new();
         let mut backoff = Backoff::new();
+        // A peer that cannot be reached is said once, not at each attempt.
+        let mut reported = false;
         loop {
-            let reason = match dial(&target).await {
+            let (reason, was_ready) = match dial(&target).await {
                 Ok(stream) => self.talk(&target, stream, &mut backoff).await,
-                Err(error) => CloseReason::Gone(format!("cannot connect: {error}")),
+                Err(error) => (CloseReason::Gone(format!("cannot connect: {error}")), false),
             };
             if self.stop.is_cancelled() {
                 return;
             }
-            let wait = backoff.failed(&reason, &mut rng);
-            debug!(peer = %target, %reason, wait_ms = wait.as_millis(), "not connected");
+            let now = self.clock.now().instant;
+            let again = backoff.handle_closed(now, &reason, &mut rng);
+            let wait_s = (again - now).as_secs();
+            if was_ready {
+                // The node has said it.
+                reported = false;
+            } else if reported {
+                debug!(peer = %target, %reason, wait_s, "not connected");
+            } else {
+                warn!(peer = %target, %reason, "not connected, will try again");
+                reported = true;
+            }
             tokio::select! {
-                () = sleep(wait) => {}
+                () = sleep_until(self.clock.deadline(again)) => {}
                 () = self.stop.cancelled() => return,
             }
         }
     }
 
-    async fn talk(&self, target: &HostPort, stream: TcpStream, backoff: &mut Backoff) -> CloseReason {
+    /// One connection from beginning to end: why it ended, and whether its handshake was done.
+    async fn talk(&self, target: &HostPort, stream: TcpStream, backoff: &mut Backoff) -> (CloseReason, bool) {
         let peer = PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed));
         let (link, commands) = mpsc::channel(MAX_COMMANDS);
-        let local = Local::new(self.magic, self.nonce, self.height.load(Ordering::Relaxed));
+        let local = Local {
+            magic: self.magic,
+            services: ServiceFlags::WITNESS,
+            user_agent: USER_AGENT.into(),
+            start_height: self.height.load(Ordering::Relaxed),
+            nonce: self.nonce,
+            // Until there is a mempool.
+            relay: false,
+        };
         let mut talk = Talk {
             connections: self,
             peer,
             target,
-            session: Session::new(self.clock.now(), local),
+            session: Session::new(self.clock.now(), local, fastrand::Rng::new()),
             link: Some(PeerLink(link)),
             ready: false,
             outgoing: BytesMut::new(),
         };
-        let reason = talk.run(stream, commands).await;
+        let reason = talk.run(stream, commands, backoff).await;
         if talk.ready {
-            backoff.succeeded();
             let gone = PeerEvent::Input(Input::PeerGone(peer, reason.clone()));
             // The node is gone only when the process stops.
             let _ = self.events.send(gone).await;
         }
-        reason
+        (reason, talk.ready)
     }
 }
 
@@ -124,12 +148,17 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn run(&mut self, mut stream: TcpStream, mut commands: mpsc::Receiver<PeerCommand>) -> CloseReason {
+    async fn run(
+        &mut self,
+        mut stream: TcpStream,
+        mut commands: mpsc::Receiver<PeerCommand>,
+        backoff: &mut Backoff,
+    ) -> CloseReason {
         let (mut reader, mut writer) = stream.split();
-        let mut incoming = BytesMut::new();
+        let mut incoming = vec![0; READ_BYTES];
         let clock = self.connections.clock;
         loop {
-            if let Some(reason) = self.drain().await {
+            if let Some(reason) = self.drain(backoff).await {
                 // What was said before closing is worth one try; a peer that does not read must not hold us.
                 let _ = writer.try_write(&self.outgoing);
                 return reason;
@@ -137,12 +166,11 @@ impl Talk<'_> {
             if self.outgoing.len() > MAX_SEND_QUEUE_BYTES {
                 return CloseReason::Gone("does not read what we send".into());
             }
-            incoming.reserve(READ_BYTES.min(self.session.read_ahead()));
             let timer = self.session.next_timeout().map(|at| clock.deadline(at));
             tokio::select! {
-                read = reader.read_buf(&mut incoming) => match read {
+                read = reader.read(&mut incoming) => match read {
                     Ok(0) => return CloseReason::Gone("closed by the peer".into()),
-                    Ok(_) => self.session.handle_bytes(clock.now(), &mut incoming),
+                    Ok(count) => self.session.handle_bytes(clock.now(), &incoming[..count]),
                     Err(error) => return CloseReason::Gone(error.to_string()),
                 },
                 written = writer.write(&self.outgoing), if !self.outgoing.is_empty() => match written {
@@ -150,7 +178,7 @@ impl Talk<'_> {
                     Err(error) => return CloseReason::Gone(error.to_string()),
                 },
                 command = commands.recv() => match command {
-                    Some(PeerCommand::Send(message)) => self.session.send(clock.now(), message),
+                    Some(PeerCommand::Send(message)) => self.session.send(&message),
                     Some(PeerCommand::Close(reason)) => return reason,
                     None => return CloseReason::Shutdown,
                 },
@@ -163,7 +191,7 @@ impl Talk<'_> {
     }
 
     /// Takes what the session put out; the reason once it wants to close.
-    async fn drain(&mut self) -> Option<CloseReason> {
+    async fn drain(&mut self, backoff: &mut Backoff) -> Option<CloseReason> {
         while let Some(output) = self.session.poll() {
             let event = match output {
                 SessionOutput::Send(bytes) => {
@@ -172,16 +200,21 @@ impl Talk<'_> {
                 }
                 SessionOutput::Ready(info) => {
                     self.ready = true;
+                    backoff.handle_ready(self.connections.clock.now().instant);
                     let link = self.link.take().expect("a session is ready once");
                     PeerEvent::Ready { peer: self.peer, target: self.target.clone(), info, link }
                 }
                 SessionOutput::Message(message) => PeerEvent::Input(Input::PeerMessage(self.peer, message)),
                 SessionOutput::Close(reason) => return Some(reason),
             };
-            // Waiting here is how a busy node slows its peers down.
-            if self.connections.events.send(event).await.is_err() {
-                return Some(CloseReason::Shutdown);
+            // Waiting here is how a busy node slows its peers down; what is late then is not the peer's fault.
+            tokio::select! {
+                sent = self.connections.events.send(event) => if sent.is_err() {
+                    return Some(CloseReason::Shutdown);
+                },
+                () = self.connections.stop.cancelled() => return Some(CloseReason::Shutdown),
             }
+            self.session.handle_resume(self.connections.clock.now());
         }
         None
     }

@@ -27,9 +27,11 @@ use tracing::{error, info};
 
 use crate::blocks::BlockSync;
 use crate::config::Config;
+use crate::electrum::Server;
 use crate::headers::{HeaderSync, HeaderTree};
 use crate::node::Node;
 use crate::node::chain::Chain;
+use crate::query::{SyncState, View};
 use crate::validate::Params;
 
 /// Peer events that wait for the node; each may be a block, so this bounds memory.
@@ -81,7 +83,9 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
     let node = load(config, &params, &chain, clock)?;
 
     let listeners = wallets::bind(&config.services).await?;
-    let (publisher, subscriber) = wallets::publisher(&chain, &params);
+    let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
+    let server = Server::new(params.genesis_hash(), env!("CARGO_PKG_VERSION"));
+    let (publisher, subscriber) = wallets::channel(Arc::new(view), server);
     let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
     for listener in listeners {
         tokio::spawn(listener.serve(clock, subscriber.clone(), broadcast_sender.clone(), stop.clone()));
@@ -143,13 +147,20 @@ fn load(
     chain: &Chain,
     clock: clock::Clock,
 ) -> anyhow::Result<Node> {
-    let headers = chain.store().headers()?;
-    let tree = HeaderTree::load(params.clone(), &headers.chain, &headers.side, &headers.invalid)?;
-    let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
-    let tip = chain.snapshot().tip();
+    let loaded = chain.store().headers()?;
+    let mut tree = HeaderTree::new((**params).clone());
+    let side = loaded.side.iter().map(|(_, header)| header);
+    for header in loaded.chain.iter().skip(1).chain(side) {
+        // What no longer fits (a side header whose parent was forgotten) is fetched again if anybody follows it.
+        let _ = tree.insert_stored(*header);
+    }
+    for hash in loaded.invalid {
+        tree.mark_invalid(hash);
+    }
+    let tip = chain.store().tip().context("the store has no block")?;
     info!(height = tip.height.0, headers = tree.best().height.0, "store opened");
-    let sync = HeaderSync::new(params.clone(), min_chain_work, tree, fastrand::u64(..));
-    let stored = chain.store().stored_blocks();
-    let blocks = BlockSync::new(BLOCK_BYTES, tip, stored, fastrand::u64(..));
+    let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
+    let sync = HeaderSync::new(tree, min_chain_work, fastrand::u64(..));
+    let blocks = BlockSync::new(BLOCK_BYTES, tip, chain.store().stored_blocks());
     Ok(Node::new(clock.now(), sync, blocks, chain.snapshot()))
 }

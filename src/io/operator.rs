@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::log::{clear_bar, draw_bar};
 use crate::config::HostPort;
@@ -65,7 +65,8 @@ impl Operator {
                 age_hours = age.as_secs() / 3600,
                 "the newest block is old: are the peers cut off, or is this clock wrong?"
             ),
-            Notice::Warning(text) => warn!("{text}"),
+            Notice::StoreFailed(failure) => error!(failure, "the store could not be read"),
+            Notice::Peer(peer, what) => warn!(peer = %self.name(*peer), "{what}"),
         }
     }
 

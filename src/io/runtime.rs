@@ -65,7 +65,7 @@ impl Runtime {
                     let id = BroadcastId(self.links.next_broadcast);
                     self.links.next_broadcast += 1;
                     self.links.broadcasts.insert(id, request.reply);
-                    self.node.handle(self.clock.now(), Input::Broadcast { id, tx: request.tx });
+                    self.node.handle(self.clock.now(), Input::Broadcast { id, raw: request.raw });
                 }
                 Some(event) = self.peers.recv() => self.peer_event(event),
             }
@@ -111,7 +111,7 @@ impl Runtime {
                     let _ = self.chain.send(command);
                 }
                 Output::Publish(publication) => {
-                    let height = publication.view.tip().height.0;
+                    let height = publication.view.tip().map_or(0, |tip| tip.height.0);
                     self.height.store(i32::try_from(height).unwrap_or(i32::MAX), Ordering::Relaxed);
                     self.publisher.publish(publication);
                 }

@@ -88,7 +88,7 @@ impl Writer {
     /// served from what is there.
     fn run(&mut self) -> Result<(), chainstore::Error> {
         match self.write() {
-            Err(failure) if failure.is_storage_full() => {
+            Err(failure @ chainstore::Error::StorageFull { .. }) => {
                 error!(
                     %failure,
                     "disk full: wallets are served what is there, nothing new is stored; \

@@ -2,33 +2,36 @@
 //!
 //! One task a connection. A session answers from the view it holds; views come through a broadcast channel, and
 //! a session that was too slow to see each of them is told that anything may have changed.
-//! A wallet that does not read is paused, then dropped: at most `MAX_SEND_QUEUE_BYTES` wait for it.
+//! A wallet that does not read is paused, then dropped: what waits for it is bounded by one read's answers.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::{Buf, BytesMut};
+use bitcoin::Txid;
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
 use crate::config::Service;
 use crate::electrum::transport::LineDecoder;
-use crate::electrum::{self, Server, Session, Touched};
+use crate::electrum::{self, BroadcastId, Output, Server, Session};
 use crate::node::{BroadcastError, Publication};
-use crate::query::View;
+use crate::query::{Touched, View};
 
 /// Views that a session may be behind before it is told that anything may have changed.
 const VIEWS: usize = 64;
-/// What may wait to be written to one wallet; the largest answer must fit.
-const MAX_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// What may wait for one wallet before it is neither read from nor given news; an answer may still pass it.
+const PAUSE_AT_BYTES: usize = 1024 * 1024;
+/// How long a wallet may take no byte of what waits for it.
+const SLOW_READER: Duration = Duration::from_secs(60);
 /// What one read takes from a socket.
 const READ_BYTES: usize = 16 * 1024;
 /// After a failed accept (out of file descriptors, mostly).
@@ -40,7 +43,7 @@ pub type BroadcastReply = oneshot::Sender<Result<(), BroadcastError>>;
 /// A wallet's transaction on its way to the node.
 #[derive(Debug)]
 pub struct BroadcastRequest {
-    pub tx: bitcoin::Transaction,
+    pub raw: Bytes,
     pub reply: BroadcastReply,
 }
 
@@ -60,7 +63,7 @@ pub struct Subscriber {
 }
 
 /// The two ends, with the view to begin with.
-pub fn publisher(view: Arc<View>, server: Server) -> (Publisher, Subscriber) {
+pub fn channel(view: Arc<View>, server: Server) -> (Publisher, Subscriber) {
     let current = Arc::new(RwLock::new(view));
     let updates = broadcast::Sender::new(VIEWS);
     let subscriber =
@@ -124,8 +127,23 @@ impl Listener {
                 Ok((stream, address)) => {
                     let (subscriber, broadcasts, stop) = (subscriber.clone(), broadcasts.clone(), stop.clone());
                     tokio::spawn(async move {
-                        let why = talk(clock, stream, &subscriber, broadcasts, stop).await;
-                        debug!(wallet = %address, why, "session closed");
+                        let Some((view, updates)) = subscriber.subscribe() else { return };
+                        let session = Session::new(subscriber.server.clone(), view);
+                        let talk = Talk {
+                            clock,
+                            session,
+                            subscriber,
+                            updates,
+                            broadcasts,
+                            replies: JoinSet::new(),
+                            outgoing: BytesMut::new(),
+                            input_open: true,
+                        };
+                        let why = tokio::select! {
+                            why = talk.run(stream) => why,
+                            () = stop.cancelled() => "shutting down".into(),
+                        };
+                        debug!(wallet = %address, %why, "session closed");
                     });
                 }
                 Err(error) => {
@@ -134,5 +152,121 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// One wallet's connection.
+struct Talk {
+    clock: Clock,
+    session: Session,
+    subscriber: Subscriber,
+    updates: broadcast::Receiver<Publication>,
+    broadcasts: mpsc::Sender<BroadcastRequest>,
+    replies: JoinSet<Reply>,
+    /// Lines that the socket has not taken yet.
+    outgoing: BytesMut,
+    /// Until the wallet closes its side.
+    input_open: bool,
+}
+
+/// What comes back of a broadcast.
+type Reply = (BroadcastId, Result<Txid, electrum::BroadcastError>);
+
+impl Talk {
+    /// Until either side closes; says why.
+    async fn run(mut self, mut stream: TcpStream) -> String {
+        let (mut reader, mut writer) = stream.split();
+        let mut incoming = vec![0; READ_BYTES];
+        let mut lines = LineDecoder::default();
+        loop {
+            if self.take_outputs() {
+                // Whoever does not read what is left for him loses it.
+                let _ = timeout(SLOW_READER, writer.write_all(&self.outgoing)).await;
+                return "done".into();
+            }
+            // A wallet that does not read is not read from either, and gets no news until it does.
+            let has_room = self.outgoing.len() < PAUSE_AT_BYTES;
+            let stuck = !self.outgoing.is_empty();
+            tokio::select! {
+                written = writer.write(&self.outgoing), if stuck => match written {
+                    Ok(count) => self.outgoing.advance(count),
+                    Err(error) => return error.to_string(),
+                },
+                () = sleep(SLOW_READER), if stuck => return "does not read its answers".into(),
+                read = reader.read(&mut incoming), if has_room && self.input_open => match read {
+                    Ok(0) => {
+                        self.input_open = false;
+                        self.session.handle_end_of_input(self.clock.now());
+                    }
+                    Ok(count) => self.take_lines(&mut lines, &incoming[..count]),
+                    Err(error) => return error.to_string(),
+                },
+                update = self.updates.recv(), if has_room => match update {
+                    Ok(Publication { view, touched }) => {
+                        self.session.handle_view(self.clock.now(), view, &touched);
+                    }
+                    // Nobody kept count of what changed in between.
+                    Err(RecvError::Lagged(_)) => self.missed_views(),
+                    Err(RecvError::Closed) => return "shutting down".into(),
+                },
+                Some(reply) = self.replies.join_next(), if !self.replies.is_empty() => {
+                    if let Ok((id, result)) = reply {
+                        self.session.handle_broadcast_result(self.clock.now(), id, result);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Each line is answered before the next is looked at.
+    fn take_lines(&mut self, lines: &mut LineDecoder, bytes: &[u8]) {
+        lines.push(bytes);
+        loop {
+            match lines.next_line() {
+                Ok(Some(line)) => self.session.handle_line(self.clock.now(), line),
+                Ok(None) => return,
+                Err(_) => return self.session.handle_line_too_long(self.clock.now()),
+            }
+        }
+    }
+
+    fn missed_views(&mut self) {
+        if let Some((view, updates)) = self.subscriber.subscribe() {
+            self.updates = updates;
+            self.session.handle_view(self.clock.now(), view, &Touched::Everything);
+        }
+    }
+
+    /// `true` once the session wants to close.
+    fn take_outputs(&mut self) -> bool {
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Send(line) => self.outgoing.extend_from_slice(&line),
+                Output::Broadcast { id, txid, raw } => {
+                    let broadcasts = self.broadcasts.clone();
+                    self.replies.spawn(async move { (id, broadcast(broadcasts, txid, raw).await) });
+                }
+                Output::Fault(fault) => error!(%fault, "the store failed while answering a wallet"),
+                Output::Close => return true,
+            }
+        }
+        false
+    }
+}
+
+async fn broadcast(
+    broadcasts: mpsc::Sender<BroadcastRequest>,
+    txid: Txid,
+    raw: Bytes,
+) -> Result<Txid, electrum::BroadcastError> {
+    let (reply, answer) = oneshot::channel();
+    let stopping = || electrum::BroadcastError::Unavailable("shutting down".into());
+    broadcasts.send(BroadcastRequest { raw, reply }).await.map_err(|_| stopping())?;
+    match answer.await {
+        Ok(Ok(())) => Ok(txid),
+        Ok(Err(error @ BroadcastError::NoPeers)) => {
+            Err(electrum::BroadcastError::Unavailable(error.to_string()))
+        }
+        Err(_) => Err(stopping()),
     }
 }

@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bitcoin::Transaction;
-use bitcoin::consensus::serialize;
+use bytes::Bytes;
 
 use crate::peer::{Message, PeerId, PeerInfo};
 
@@ -57,8 +56,7 @@ impl Broadcasts {
     }
 
     /// Hands the transaction to every peer that takes it; `Ok` where there was one.
-    pub fn send(&mut self, tx: &Transaction) -> Result<(), BroadcastError> {
-        let raw = bytes::Bytes::from(serialize(tx));
+    pub fn send(&mut self, raw: &Bytes) -> Result<(), BroadcastError> {
         let able = self.takers.iter().filter(|(_, taker)| taker.fee_filter < FEE_FILTER_OF_INITIAL_DOWNLOAD);
         let before = self.outputs.len();
         self.outputs.extend(able.map(|(peer, _)| (*peer, Message::Tx(raw.clone()))));
@@ -72,9 +70,7 @@ impl Broadcasts {
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::absolute::LockTime;
     use bitcoin::p2p::ServiceFlags;
-    use bitcoin::transaction::Version;
 
     use super::*;
 
@@ -89,9 +85,7 @@ mod tests {
         }
     }
 
-    fn tx() -> Transaction {
-        Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![], output: vec![] }
-    }
+    const TX: Bytes = Bytes::from_static(b"a transaction");
 
     #[test]
     fn only_peers_that_take_transactions_are_sent_one() {
@@ -103,7 +97,7 @@ mod tests {
         broadcasts.fee_filter(syncing, 9_936_506);
         broadcasts.fee_filter(alice, 1000);
 
-        assert_eq!(broadcasts.send(&tx()), Ok(()));
+        assert_eq!(broadcasts.send(&TX), Ok(()));
 
         assert!(matches!(broadcasts.poll(), Some((to, Message::Tx(_))) if to == alice));
         assert!(broadcasts.poll().is_none());
@@ -115,6 +109,6 @@ mod tests {
         broadcasts.peer_ready(PeerId(1), &peer(true));
         broadcasts.peer_gone(PeerId(1));
 
-        assert_eq!(broadcasts.send(&tx()), Err(BroadcastError::NoPeers));
+        assert_eq!(broadcasts.send(&TX), Err(BroadcastError::NoPeers));
     }
 }

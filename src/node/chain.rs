@@ -204,6 +204,7 @@ impl Chain {
             &SpendContext {
                 params: &self.params,
                 parent_mtp: self.store.median_time_past(parent)?,
+                at_bip34_height: self.at_bip34_height(parent)?,
                 mtp_at: &|height| self.store.median_time_past(height).unwrap_or_else(|error| {
                     keep(error);
                     0
@@ -231,6 +232,16 @@ impl Chain {
             }
             Err(error) => Ok(Err(error)),
         }
+    }
+
+    /// The block at the height of BIP34, if the chain that ends at `parent` has one. It is far below any tip that
+    /// asks, so the committed chain has it or the headers above that do.
+    fn at_bip34_height(&self, parent: Height) -> Result<Option<BlockHash>, chainstore::Error> {
+        let height = Height(self.params.bip34_height);
+        if parent < height {
+            return Ok(None);
+        }
+        Ok(self.store.snapshot().header(height)?.map(|header| header.block_hash()))
     }
 
     fn tip(&self) -> Result<Tip, chainstore::Error> {

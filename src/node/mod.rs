@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
 use bytes::Bytes;
 use chainstore::{Height, Snapshot, Tip};
 
@@ -27,14 +28,16 @@ use progress::Meter;
 use crate::blocks::{self, BlockSync};
 use crate::headers::{self, HeaderSync};
 use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo};
-use crate::query::{SyncState, View};
+use crate::query::{SyncState, Touched, View};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockContext, BlockError, CheckedBlock, Params};
+use crate::validate::{BlockContext, BlockError, CheckedBlock};
 
 /// How often wallets that wait are told how far the sync is, and the operator's figures move.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often it is said again that nobody has the block we need.
 const NO_SOURCE_EVERY: Duration = Duration::from_secs(60);
+/// Peers need a moment to say what they have before it is said at all.
+const NO_SOURCE_AFTER: Duration = Duration::from_secs(5);
 /// A tip older than this is worth a warning: no such gap between blocks is expected in years.
 const OLD_TIP_SECS: u64 = 24 * 60 * 60;
 
@@ -50,7 +53,7 @@ pub enum Input {
     /// What became of a command to the chain's writer.
     Chain(Event),
     /// A wallet's transaction, already checked as far as it can be.
-    Broadcast { id: BroadcastId, tx: bitcoin::Transaction },
+    Broadcast { id: BroadcastId, raw: Bytes },
 }
 
 /// What is to be done outside.
@@ -73,7 +76,7 @@ pub enum Output {
 #[derive(Clone, Debug)]
 pub struct Publication {
     pub view: Arc<View>,
-    pub touched: Arc<[chainstore::ScriptKey]>,
+    pub touched: Arc<Touched>,
 }
 
 /// What the operator should read; one log line each.
@@ -90,7 +93,10 @@ pub enum Notice {
     InvalidBlock { hash: BlockHash, reason: String },
     /// The newest block is old: the peers may be cut off, or our clock wrong.
     OldTip { tip: Tip, age: Duration },
-    Warning(String),
+    /// The store could not be read; what wallets were told last stands.
+    StoreFailed(String),
+    /// Something about one peer.
+    Peer(PeerId, String),
 }
 
 /// All machines of one server, tied together.
@@ -115,22 +121,23 @@ pub struct Node {
 
 impl Node {
     /// `headers` holds the headers that the store had, `blocks` starts at the store's tip.
-    pub fn new(headers: HeaderSync, blocks: BlockSync, snapshot: Arc<Snapshot>) -> Self {
+    pub fn new(now: Now, headers: HeaderSync, blocks: BlockSync, snapshot: Arc<Snapshot>) -> Self {
         let mut node = Self {
             headers,
             blocks,
             broadcasts: Broadcasts::default(),
             peers: BTreeMap::new(),
-            staged: snapshot.tip(),
+            staged: tip_of(&snapshot),
             snapshot,
             synced: false,
             meter: Meter::default(),
-            next_progress: Instant::default(),
-            next_no_source: Instant::default(),
+            next_progress: now.instant,
+            next_no_source: now.instant + NO_SOURCE_AFTER,
             warned_of: None,
             outputs: VecDeque::new(),
         };
-        node.blocks.handle_best_changed(Now::default(), node.headers.tree());
+        node.blocks.handle_best_changed(now, node.headers.tree());
+        node.route(now);
         node
     }
 
@@ -139,7 +146,7 @@ impl Node {
         match input {
             Input::PeerReady(peer, info) => {
                 self.headers.handle_peer_ready(now, peer, &info);
-                self.blocks.handle_peer_ready(now, peer, &info);
+                self.blocks.handle_peer_ready(peer, &info);
                 self.broadcasts.peer_ready(peer, &info);
                 self.peers.insert(peer, info.clone());
                 self.notice(Notice::PeerReady(peer, info));
@@ -147,7 +154,7 @@ impl Node {
             Input::PeerGone(peer, reason) => {
                 if self.peers.remove(&peer).is_some() {
                     self.headers.handle_peer_gone(now, peer);
-                    self.blocks.handle_peer_gone(now, peer);
+                    self.blocks.handle_peer_gone(now, peer, self.headers.tree());
                     self.broadcasts.peer_gone(peer);
                     self.notice(Notice::PeerGone(peer, reason));
                 }
@@ -168,15 +175,15 @@ impl Node {
                 self.blocks.handle_chain_event(now, event, self.headers.tree());
                 self.route(now);
                 if self.staged.hash == self.headers.tree().best().hash
-                    && self.staged.hash != self.snapshot.tip().hash
+                    && self.staged.hash != tip_of(&self.snapshot).hash
                 {
                     // Nothing more is coming: wallets should see it, and a power cut not cost it.
                     self.outputs.push_back(Output::Chain(Command::Commit));
                 }
             }
-            Input::Chain(Event::Committed(commit)) => self.committed(now, commit),
-            Input::Broadcast { id, tx } => {
-                let result = self.broadcasts.send(&tx);
+            Input::Chain(Event::Committed(commit)) => self.committed(commit),
+            Input::Broadcast { id, raw } => {
+                let result = self.broadcasts.send(&raw);
                 self.outputs.push_back(Output::Broadcast { id, result });
             }
         }
@@ -191,7 +198,7 @@ impl Node {
             self.next_progress = now.instant + PROGRESS_EVERY;
             self.meter.sample(now, self.staged.height);
             if !self.synced {
-                self.publish(now, Arc::from([]));
+                self.publish(Touched::default());
             }
             self.watch(now);
         }
@@ -263,7 +270,7 @@ impl Node {
                 break;
             }
         }
-        self.maybe_synced(now);
+        self.maybe_synced();
     }
 
     fn from_headers(&mut self, now: Now, output: headers::Output) {
@@ -282,10 +289,11 @@ impl Node {
             headers::Output::BestChanged(_) => self.blocks.handle_best_changed(now, tree),
             headers::Output::PeerTip { peer } => {
                 if let Some(tip) = self.headers.peer_tip(peer) {
-                    self.blocks.handle_peer_tip(now, peer, tree, tip);
+                    self.blocks.handle_peer_tip(now, peer, tip, tree);
                 }
             }
             headers::Output::Drop { peer, why } => self.outputs.push_back(Output::Drop(peer, why)),
+            headers::Output::Warn { peer, what } => self.notice(Notice::Peer(peer, what.to_string())),
         }
     }
 
@@ -296,8 +304,9 @@ impl Node {
                 self.outputs.push_back(Output::Send(peer, Message::GetData(inventory)));
             }
             blocks::Output::Check { hash, height, raw } => {
-                let parent = self.headers.tree().info(hash).map(|info| info.prev);
-                let parent_mtp = parent.map_or(0, |parent| self.headers.tree().median_time_past(parent));
+                let tree = self.headers.tree();
+                let parent = tree.info(hash).map(|info| info.prev);
+                let parent_mtp = parent.and_then(|parent| tree.median_time_past(parent)).unwrap_or(0);
                 let context = BlockContext { height, parent_mtp };
                 self.outputs.push_back(Output::Check { hash, raw, context });
             }
@@ -316,36 +325,41 @@ impl Node {
         }
     }
 
-    fn committed(&mut self, now: Now, commit: chainstore::Commit) {
-        let (from, to) = (self.snapshot.tip(), commit.snapshot.tip());
-        let extends = commit.snapshot.block_hash(from.height).ok().flatten() == Some(from.hash);
+    fn committed(&mut self, commit: chainstore::Commit) {
+        let (from, to) = (tip_of(&self.snapshot), tip_of(&commit.snapshot));
+        let kept = commit.snapshot.header(from.height).ok().flatten();
+        let extends = from.height <= to.height && kept.is_some_and(|header| header.block_hash() == from.hash);
         self.snapshot = commit.snapshot;
         if self.synced && from != to {
             self.notice(if extends { Notice::TipChanged(to) } else { Notice::Reorg { from, to } });
         }
-        self.publish(now, commit.touched.into());
+        self.publish(commit.touched.into_iter().collect());
     }
 
     /// Synced: every peer told us all headers it has, and the best one's block is durable.
-    fn maybe_synced(&mut self, now: Now) {
+    fn maybe_synced(&mut self) {
         let best = self.headers.tree().best().hash;
-        if !self.synced && !self.peers.is_empty() && self.headers.is_caught_up() && self.snapshot.tip().hash == best {
+        if !self.synced && !self.peers.is_empty() && self.headers.is_caught_up() && tip_of(&self.snapshot).hash == best {
             self.synced = true;
-            self.notice(Notice::Synced(self.snapshot.tip()));
-            self.publish(now, Arc::from([]));
+            self.notice(Notice::Synced(tip_of(&self.snapshot)));
+            self.publish(Touched::default());
         }
     }
 
-    fn publish(&mut self, now: Now, touched: Arc<[chainstore::ScriptKey]>) {
-        let _ = now;
+    fn publish(&mut self, touched: Touched) {
         let progress = self.progress();
         let sync = if self.synced {
             SyncState::Synced
         } else {
-            SyncState::Syncing { percent: progress.percent(), eta: progress.eta }
+            SyncState::Syncing { percent: progress.percent().min(99), left: progress.eta }
         };
-        let view = Arc::new(View::new(self.snapshot.clone(), sync));
-        self.outputs.push_back(Output::Publish(Publication { view, touched }));
+        match View::new(self.snapshot.clone(), sync) {
+            Ok(view) => {
+                let publication = Publication { view: Arc::new(view), touched: Arc::new(touched) };
+                self.outputs.push_back(Output::Publish(publication));
+            }
+            Err(error) => self.notice(Notice::StoreFailed(error.to_string())),
+        }
     }
 
     /// What the operator should be told although nothing happened.
@@ -357,7 +371,7 @@ impl Node {
             self.next_no_source = now.instant + NO_SOURCE_EVERY;
             self.notice(Notice::NoSource { missing });
         }
-        let tip = self.snapshot.tip();
+        let tip = tip_of(&self.snapshot);
         let age = now.unix.saturating_sub(u64::from(self.headers.tree().info(tip.hash).map_or(0, |info| info.time)));
         if self.synced && age > OLD_TIP_SECS && self.warned_of != Some(tip.hash) {
             self.warned_of = Some(tip.hash);
@@ -368,4 +382,8 @@ impl Node {
     fn notice(&mut self, notice: Notice) {
         self.outputs.push_back(Output::Notice(notice));
     }
+}
+
+fn tip_of(snapshot: &Snapshot) -> Tip {
+    snapshot.tip().expect("Chain::new connected the genesis block")
 }
