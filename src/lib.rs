@@ -15,6 +15,6 @@ pub mod blocks;
 pub mod query;
 pub mod electrum;
 
-pub mod node;
+// pub mod node;
 
-pub mod io;
+// pub mod io;

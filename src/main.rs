@@ -1,1 +1,30 @@
-fn main() {}
+//! Arguments -> settings -> the server -> exit code.
+
+use std::process::ExitCode;
+
+use peerdex::config::{self, Command};
+use peerdex::io;
+
+/// Wrong usage, as shells and clap have it.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = config::load(std::env::args_os(), std::env::vars_os(), |path| std::fs::read_to_string(path));
+    match command {
+        Ok(Command::Print(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Run(config)) => match io::run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("peerdex: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            eprintln!("peerdex: {error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}

@@ -1,1 +1,155 @@
+//! THE WORLD: the one folder with sockets, threads, clocks and tasks.
+//!
+//! `dialer` is the only code that connects or resolves; `connection` keeps one Bitcoin peer; `threads` check
+//! blocks and write the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
+//! pure `node`; `operator` and `log` say what happens.
 
+mod clock;
+mod connection;
+mod dialer;
+mod log;
+mod operator;
+mod runtime;
+mod threads;
+mod wallets;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64};
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+use anyhow::Context;
+use chainstore::{Options, Store};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::blocks::BlockSync;
+use crate::config::Config;
+use crate::headers::{HeaderSync, HeaderTree};
+use crate::node::Node;
+use crate::node::chain::Chain;
+use crate::validate::Params;
+
+/// Peer events that wait for the node; each may be a block, so this bounds memory.
+const PEER_EVENTS: usize = 16;
+/// Broadcasts that wait for the node.
+const BROADCASTS: usize = 64;
+/// What out-of-order and unchecked blocks may take.
+const BLOCK_BYTES: usize = 256 * 1024 * 1024;
+/// How long the writer may take to commit what it has when we stop.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+
+/// Runs the server until SIGINT or SIGTERM.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    log::start(config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let stop = CancellationToken::new();
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let on_signal = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            info!("stopping");
+            on_signal.cancel();
+        });
+        serve(config, stop).await
+    });
+    log::clear_bar();
+    // Tasks that still wait for a name server or a peer are not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// Runs the server until `stop`.
+pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let params = Arc::new(Params::of(config.network));
+    let clock = clock::Clock::start();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        network = %config.network,
+        data_dir = %config.data_dir.display(),
+        "peerdex"
+    );
+    let store = Store::open(&config.data_dir, Options::new(config.network))?;
+    let chain = Chain::new(store, params.clone())?;
+    let node = load(config, &params, &chain, clock)?;
+
+    let listeners = wallets::bind(&config.services).await?;
+    let (publisher, subscriber) = wallets::publisher(&chain, &params);
+    let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
+    for listener in listeners {
+        tokio::spawn(listener.serve(clock, subscriber.clone(), broadcast_sender.clone(), stop.clone()));
+    }
+
+    let (peer_events, peers) = mpsc::channel(PEER_EVENTS);
+    let height = Arc::new(AtomicI32::new(0));
+    let connections = connection::Connections {
+        clock,
+        magic: params.magic,
+        nonce: fastrand::u64(1..),
+        next_peer: Arc::new(AtomicU64::new(0)),
+        height: height.clone(),
+        events: peer_events,
+        stop: stop.clone(),
+    };
+    for target in &config.connect {
+        tokio::spawn(connections.clone().keep(target.clone()));
+    }
+    drop(connections);
+
+    let (thread_events, threads) = mpsc::unbounded_channel();
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let checks = threads::start_checkers(cores, &params, &thread_events).context("cannot start threads")?;
+    let (commands, command_queue) = std_mpsc::channel();
+    let writer = threads::start_chain(chain, command_queue, thread_events).context("cannot start threads")?;
+
+    let runtime = runtime::Runtime {
+        clock,
+        node,
+        operator: operator::Operator::new(),
+        peers,
+        threads,
+        broadcasts,
+        checks,
+        chain: commands,
+        publisher,
+        height,
+        stop: stop.clone(),
+        links: runtime::Links::default(),
+    };
+    let result = runtime.run().await;
+    stop.cancel();
+    // The loop has dropped its end of the writer's commands: it commits what it has and ends.
+    let ended = tokio::task::spawn_blocking(move || writer.join().is_ok());
+    match tokio::time::timeout(STOP_WITHIN, ended).await {
+        Ok(Ok(true)) => info!("stopped"),
+        Ok(_) => error!("the writer of the chain failed"),
+        // Whatever it is doing survives being cut off.
+        Err(_) => info!("stopped before the last blocks were stored; they will be fetched again"),
+    }
+    result
+}
+
+/// Rebuilds the machines from what the store has.
+fn load(
+    config: &Config,
+    params: &Arc<Params>,
+    chain: &Chain,
+    clock: clock::Clock,
+) -> anyhow::Result<Node> {
+    let headers = chain.store().headers()?;
+    let tree = HeaderTree::load(params.clone(), &headers.chain, &headers.side, &headers.invalid)?;
+    let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
+    let tip = chain.snapshot().tip();
+    info!(height = tip.height.0, headers = tree.best().height.0, "store opened");
+    let sync = HeaderSync::new(params.clone(), min_chain_work, tree, fastrand::u64(..));
+    let stored = chain.store().stored_blocks();
+    let blocks = BlockSync::new(BLOCK_BYTES, tip, stored, fastrand::u64(..));
+    Ok(Node::new(clock.now(), sync, blocks, chain.snapshot()))
+}

@@ -1,1 +1,371 @@
+//! TIES the machines of the earlier stages together: who sent what goes to the machine that understands it,
+//! and what one machine puts out goes to the next one or to the shell.
+//!
+//! In: peers that come and go, their messages, blocks that were checked, what became of the chain, the time.
+//! Out: messages to peers, blocks to check, commands for the chain's writer, news for wallets and operator.
+//! It decides nothing about headers or blocks itself; `chain` is the writer, `progress` the forecast,
+//! `broadcast` the plain sending of wallets' transactions.
 
+mod broadcast;
+pub mod chain;
+mod progress;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bytes::Bytes;
+use chainstore::{Height, Snapshot, Tip};
+
+pub use broadcast::{BroadcastId, BroadcastError};
+use broadcast::Broadcasts;
+use chain::{Command, Event};
+pub use progress::Progress;
+use progress::Meter;
+
+use crate::blocks::{self, BlockSync};
+use crate::headers::{self, HeaderSync};
+use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo};
+use crate::query::{SyncState, View};
+use crate::time::{Instant, Now};
+use crate::validate::{BlockContext, BlockError, CheckedBlock, Params};
+
+/// How often wallets that wait are told how far the sync is, and the operator's figures move.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How often it is said again that nobody has the block we need.
+const NO_SOURCE_EVERY: Duration = Duration::from_secs(60);
+/// A tip older than this is worth a warning: no such gap between blocks is expected in years.
+const OLD_TIP_SECS: u64 = 24 * 60 * 60;
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A handshake was done.
+    PeerReady(PeerId, PeerInfo),
+    PeerMessage(PeerId, Message),
+    PeerGone(PeerId, CloseReason),
+    /// What rungs 3 and 4 said of a block that was put out as `Output::Check`.
+    Checked { hash: BlockHash, result: Result<CheckedBlock, BlockError> },
+    /// What became of a command to the chain's writer.
+    Chain(Event),
+    /// A wallet's transaction, already checked as far as it can be.
+    Broadcast { id: BroadcastId, tx: bitcoin::Transaction },
+}
+
+/// What is to be done outside.
+#[derive(Debug)]
+pub enum Output {
+    Send(PeerId, Message),
+    Drop(PeerId, Misbehavior),
+    /// Run `validate::check_block`; the answer comes back as `Input::Checked`.
+    Check { hash: BlockHash, raw: Bytes, context: BlockContext },
+    /// For the chain's writer, in this order.
+    Chain(Command),
+    /// Wallets are answered from this view from now on.
+    Publish(Publication),
+    /// What became of a broadcast.
+    Broadcast { id: BroadcastId, result: Result<(), BroadcastError> },
+    Notice(Notice),
+}
+
+/// A new view, and the scripts whose history it changed.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub view: Arc<View>,
+    pub touched: Arc<[chainstore::ScriptKey]>,
+}
+
+/// What the operator should read; one log line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    TipChanged(Tip),
+    Reorg { from: Tip, to: Tip },
+    /// The first moment at which wallets are served.
+    Synced(Tip),
+    PeerReady(PeerId, PeerInfo),
+    PeerGone(PeerId, CloseReason),
+    /// No connected peer has, or will give us, the block that comes next.
+    NoSource { missing: Height },
+    InvalidBlock { hash: BlockHash, reason: String },
+    /// The newest block is old: the peers may be cut off, or our clock wrong.
+    OldTip { tip: Tip, age: Duration },
+    Warning(String),
+}
+
+/// All machines of one server, tied together.
+#[derive(Debug)]
+pub struct Node {
+    headers: HeaderSync,
+    blocks: BlockSync,
+    broadcasts: Broadcasts,
+    peers: BTreeMap<PeerId, PeerInfo>,
+    /// What is durable and seen by wallets.
+    snapshot: Arc<Snapshot>,
+    /// Where the chain's writer stands, committed or not.
+    staged: Tip,
+    /// Once true it stays true: from the first sync on every answer speaks of the connected tip.
+    synced: bool,
+    meter: Meter,
+    next_progress: Instant,
+    next_no_source: Instant,
+    warned_of: Option<BlockHash>,
+    outputs: VecDeque<Output>,
+}
+
+impl Node {
+    /// `headers` holds the headers that the store had, `blocks` starts at the store's tip.
+    pub fn new(headers: HeaderSync, blocks: BlockSync, snapshot: Arc<Snapshot>) -> Self {
+        let mut node = Self {
+            headers,
+            blocks,
+            broadcasts: Broadcasts::default(),
+            peers: BTreeMap::new(),
+            staged: snapshot.tip(),
+            snapshot,
+            synced: false,
+            meter: Meter::default(),
+            next_progress: Instant::default(),
+            next_no_source: Instant::default(),
+            warned_of: None,
+            outputs: VecDeque::new(),
+        };
+        node.blocks.handle_best_changed(Now::default(), node.headers.tree());
+        node
+    }
+
+    /// Something happened; call `poll` until `None` afterwards.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::PeerReady(peer, info) => {
+                self.headers.handle_peer_ready(now, peer, &info);
+                self.blocks.handle_peer_ready(now, peer, &info);
+                self.broadcasts.peer_ready(peer, &info);
+                self.peers.insert(peer, info.clone());
+                self.notice(Notice::PeerReady(peer, info));
+            }
+            Input::PeerGone(peer, reason) => {
+                if self.peers.remove(&peer).is_some() {
+                    self.headers.handle_peer_gone(now, peer);
+                    self.blocks.handle_peer_gone(now, peer);
+                    self.broadcasts.peer_gone(peer);
+                    self.notice(Notice::PeerGone(peer, reason));
+                }
+            }
+            Input::PeerMessage(peer, message) => self.message(now, peer, message),
+            Input::Checked { hash, result } => {
+                self.blocks.handle_checked(now, hash, result, self.headers.tree());
+            }
+            Input::Chain(Event::Chain(event)) => {
+                match &event {
+                    blocks::ChainEvent::Connected(tip) | blocks::ChainEvent::Switched(tip) => self.staged = *tip,
+                    blocks::ChainEvent::Failed { hash, reason, tip } => {
+                        self.staged = *tip;
+                        self.notice(Notice::InvalidBlock { hash: *hash, reason: reason.clone() });
+                    }
+                    blocks::ChainEvent::Stored(_) => {}
+                }
+                self.blocks.handle_chain_event(now, event, self.headers.tree());
+                self.route(now);
+                if self.staged.hash == self.headers.tree().best().hash
+                    && self.staged.hash != self.snapshot.tip().hash
+                {
+                    // Nothing more is coming: wallets should see it, and a power cut not cost it.
+                    self.outputs.push_back(Output::Chain(Command::Commit));
+                }
+            }
+            Input::Chain(Event::Committed(commit)) => self.committed(now, commit),
+            Input::Broadcast { id, tx } => {
+                let result = self.broadcasts.send(&tx);
+                self.outputs.push_back(Output::Broadcast { id, result });
+            }
+        }
+        self.route(now);
+    }
+
+    /// A timer of `next_timeout` is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.headers.handle_timeout(now);
+        self.blocks.handle_timeout(now, self.headers.tree());
+        if self.next_progress <= now.instant {
+            self.next_progress = now.instant + PROGRESS_EVERY;
+            self.meter.sample(now, self.staged.height);
+            if !self.synced {
+                self.publish(now, Arc::from([]));
+            }
+            self.watch(now);
+        }
+        self.route(now);
+    }
+
+    /// When `handle_timeout` is next due.
+    pub fn next_timeout(&self) -> Instant {
+        [self.headers.next_timeout(), self.blocks.next_timeout()]
+            .into_iter()
+            .flatten()
+            .fold(self.next_progress, std::cmp::min)
+    }
+
+    /// What is to be done outside; call until `None`.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.meter.progress(self.staged.height, self.headers.tree().best().height, self.peers.len(), self.synced)
+    }
+
+    fn message(&mut self, now: Now, peer: PeerId, message: Message) {
+        // A message may still be on its way here when its sender was dropped.
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        match message {
+            Message::Headers(headers) => self.headers.handle_headers(now, peer, headers),
+            Message::Inv(inventory) => self.headers.handle_inv(now, peer, &inventory),
+            Message::Block(raw) => {
+                self.meter.received(raw.len());
+                self.blocks.handle_block(now, peer, raw, self.headers.tree());
+            }
+            Message::NotFound(inventory) => {
+                for hash in inventory.iter().filter_map(crate::peer::Inventory::block) {
+                    self.blocks.handle_not_found(now, peer, hash, self.headers.tree());
+                }
+            }
+            Message::FeeFilter(sat_per_kvb) => self.broadcasts.fee_filter(peer, sat_per_kvb),
+            // What the session has dealt with, and what only a mempool understands.
+            Message::Version(_)
+            | Message::Verack
+            | Message::WtxidRelay
+            | Message::SendAddrV2
+            | Message::SendHeaders
+            | Message::SendCmpct { .. }
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::GetHeaders { .. }
+            | Message::GetData(_)
+            | Message::Tx(_)
+            | Message::GetAddr
+            | Message::Unknown(_) => {}
+        }
+    }
+
+    /// Moves what the machines put out to where it belongs, until all are quiet.
+    fn route(&mut self, now: Now) {
+        loop {
+            if let Some(output) = self.headers.poll() {
+                self.from_headers(now, output);
+            } else if let Some(output) = self.blocks.poll() {
+                self.from_blocks(now, output);
+            } else if let Some((peer, message)) = self.broadcasts.poll() {
+                self.outputs.push_back(Output::Send(peer, message));
+            } else {
+                break;
+            }
+        }
+        self.maybe_synced(now);
+    }
+
+    fn from_headers(&mut self, now: Now, output: headers::Output) {
+        let tree = self.headers.tree();
+        match output {
+            headers::Output::GetHeaders { peer, locator } => {
+                let message = Message::GetHeaders { locator, stop: BlockHash::all_zeros() };
+                self.outputs.push_back(Output::Send(peer, message));
+            }
+            headers::Output::SendHeaders { peer } => {
+                self.outputs.push_back(Output::Send(peer, Message::SendHeaders));
+            }
+            headers::Output::Persist(headers) => {
+                self.outputs.push_back(Output::Chain(Command::PutHeaders(headers)));
+            }
+            headers::Output::BestChanged(_) => self.blocks.handle_best_changed(now, tree),
+            headers::Output::PeerTip { peer } => {
+                if let Some(tip) = self.headers.peer_tip(peer) {
+                    self.blocks.handle_peer_tip(now, peer, tree, tip);
+                }
+            }
+            headers::Output::Drop { peer, why } => self.outputs.push_back(Output::Drop(peer, why)),
+        }
+    }
+
+    fn from_blocks(&mut self, now: Now, output: blocks::Output) {
+        match output {
+            blocks::Output::GetData { peer, blocks } => {
+                let inventory = blocks.into_iter().map(crate::peer::Inventory::witness_block).collect();
+                self.outputs.push_back(Output::Send(peer, Message::GetData(inventory)));
+            }
+            blocks::Output::Check { hash, height, raw } => {
+                let parent = self.headers.tree().info(hash).map(|info| info.prev);
+                let parent_mtp = parent.map_or(0, |parent| self.headers.tree().median_time_past(parent));
+                let context = BlockContext { height, parent_mtp };
+                self.outputs.push_back(Output::Check { hash, raw, context });
+            }
+            blocks::Output::Connect(block) => self.outputs.push_back(Output::Chain(Command::Connect(block))),
+            blocks::Output::Store(block) => self.outputs.push_back(Output::Chain(Command::Store(block))),
+            blocks::Output::Switch { fork, connect } => {
+                self.outputs.push_back(Output::Chain(Command::Switch { fork, connect }));
+            }
+            blocks::Output::MarkInvalid { hash, reason } => {
+                self.headers.mark_invalid(now, hash);
+                self.outputs.push_back(Output::Chain(Command::MarkInvalid(hash)));
+                self.notice(Notice::InvalidBlock { hash, reason });
+                self.blocks.handle_best_changed(now, self.headers.tree());
+            }
+            blocks::Output::Drop { peer, why } => self.outputs.push_back(Output::Drop(peer, why)),
+        }
+    }
+
+    fn committed(&mut self, now: Now, commit: chainstore::Commit) {
+        let (from, to) = (self.snapshot.tip(), commit.snapshot.tip());
+        let extends = commit.snapshot.block_hash(from.height).ok().flatten() == Some(from.hash);
+        self.snapshot = commit.snapshot;
+        if self.synced && from != to {
+            self.notice(if extends { Notice::TipChanged(to) } else { Notice::Reorg { from, to } });
+        }
+        self.publish(now, commit.touched.into());
+    }
+
+    /// Synced: every peer told us all headers it has, and the best one's block is durable.
+    fn maybe_synced(&mut self, now: Now) {
+        let best = self.headers.tree().best().hash;
+        if !self.synced && !self.peers.is_empty() && self.headers.is_caught_up() && self.snapshot.tip().hash == best {
+            self.synced = true;
+            self.notice(Notice::Synced(self.snapshot.tip()));
+            self.publish(now, Arc::from([]));
+        }
+    }
+
+    fn publish(&mut self, now: Now, touched: Arc<[chainstore::ScriptKey]>) {
+        let _ = now;
+        let progress = self.progress();
+        let sync = if self.synced {
+            SyncState::Synced
+        } else {
+            SyncState::Syncing { percent: progress.percent(), eta: progress.eta }
+        };
+        let view = Arc::new(View::new(self.snapshot.clone(), sync));
+        self.outputs.push_back(Output::Publish(Publication { view, touched }));
+    }
+
+    /// What the operator should be told although nothing happened.
+    fn watch(&mut self, now: Now) {
+        if let Some(missing) = self.blocks.missing_source(self.headers.tree())
+            && !self.peers.is_empty()
+            && self.next_no_source <= now.instant
+        {
+            self.next_no_source = now.instant + NO_SOURCE_EVERY;
+            self.notice(Notice::NoSource { missing });
+        }
+        let tip = self.snapshot.tip();
+        let age = now.unix.saturating_sub(u64::from(self.headers.tree().info(tip.hash).map_or(0, |info| info.time)));
+        if self.synced && age > OLD_TIP_SECS && self.warned_of != Some(tip.hash) {
+            self.warned_of = Some(tip.hash);
+            self.notice(Notice::OldTip { tip, age: Duration::from_secs(age) });
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.outputs.push_back(Output::Notice(notice));
+    }
+}

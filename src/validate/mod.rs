@@ -4,6 +4,22 @@
 //! rungs 3 and 4 (with `merkle`, `witness`, `sigops`, `signet`), `connect` rung 5.
 //! Reject reasons are Bitcoin Core's words. Nothing here knows of peers, files or time of its own.
 
+mod block;
+mod connect;
+mod error;
+mod header;
+mod merkle;
 mod params;
+mod signet;
+mod sigops;
+mod transaction;
 
-pub use params::Params;
+pub use block::{BlockContext, CheckedBlock, check_block};
+pub use connect::{ConnectedBlock, SpendContext, connect_block, subsidy};
+pub use error::{BlockError, Verdict};
+pub use header::{
+    Ancestors, HeaderError, MAX_FUTURE_BLOCK_TIME, check_header, check_proof_of_work, check_without_clock,
+    median_time_past, next_work_required, work_of,
+};
+pub use params::{BLOCK_SPACING, Params, RETARGET_INTERVAL, RETARGET_TIMESPAN};
+pub use transaction::{check_transaction, is_final};

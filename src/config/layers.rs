@@ -1,0 +1,213 @@
+//! Where settings are written: arguments over environment over file, each value with its origin.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::Parser;
+
+use super::ConfigError;
+
+/// What may be set in the environment and in the file, and whether it is a list.
+const SETTINGS: [(&str, Kind); 6] = [
+    ("network", Kind::One),
+    ("connect", Kind::List),
+    ("min-chain-work", Kind::One),
+    ("data-dir", Kind::One),
+    ("service", Kind::List),
+    ("log", Kind::One),
+];
+
+const ENV_PREFIX: &str = "PEERDEX_";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    One,
+    List,
+}
+
+/// The Electrum server that needs no Bitcoin node: it fetches and checks the chain from Bitcoin peers.
+#[derive(Debug, Parser)]
+#[command(name = "peerdex", version, max_term_width = 100, after_help = "\
+Every setting can also stand in the environment (PEERDEX_DATA_DIR for --data-dir; lists separated by \
+commas) or in the file (data-dir = \"...\"). Arguments beat the environment, the environment beats the file.")]
+struct Arguments {
+    /// mainnet, testnet3, testnet4, signet or regtest [default: mainnet]
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
+    /// A Bitcoin peer to stay connected to; repeat for more
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: Vec<String>,
+    /// Trust no chain of less work than this [default: what the network had at this release]
+    #[arg(long, value_name = "HEX")]
+    min_chain_work: Option<String>,
+    /// The folder of blocks and index [default: ~/.local/share/peerdex/NETWORK]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Serve wallets here; repeat for more [default: tcp://127.0.0.1:50001; testnets 60001, regtest 60401]
+    #[arg(long, value_name = "tcp://ADDR:PORT")]
+    service: Vec<String>,
+    /// Read settings from this TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+/// One value and where it stood.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub value: String,
+    /// `--network`, `PEERDEX_NETWORK`, or `peerdex.toml: network`.
+    pub origin: String,
+}
+
+/// For each setting the values of the strongest source that has any.
+#[derive(Debug, Default)]
+pub(super) struct Layers(BTreeMap<&'static str, Vec<Given>>);
+
+pub(super) enum Collected {
+    Layers(Layers),
+    /// Help or version.
+    Print(String),
+}
+
+impl Layers {
+    pub fn collect(
+        args: impl IntoIterator<Item = OsString>,
+        env: &[(OsString, OsString)],
+        read_file: impl Fn(&Path) -> std::io::Result<String>,
+    ) -> Result<Collected, ConfigError> {
+        use clap::error::ErrorKind;
+        let arguments = match Arguments::try_parse_from(args) {
+            Ok(arguments) => arguments,
+            Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+                return Ok(Collected::Print(error.to_string()));
+            }
+            Err(error) => {
+                let text = error.to_string();
+                return Err(ConfigError(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_string()));
+            }
+        };
+        let mut layers = Self::default();
+        let environment = Self::from_env(env)?;
+        let file = arguments
+            .config
+            .as_ref()
+            .map(|path| (path.clone(), "--config"))
+            .or_else(|| environment.config.as_ref().map(|path| (path.clone(), "PEERDEX_CONFIG")));
+        if let Some((path, origin)) = file {
+            let text = read_file(Path::new(&path))
+                .map_err(|error| ConfigError(format!("{origin}: cannot read '{path}': {error}")))?;
+            layers.overlay(Self::from_file(&path, &text)?);
+        }
+        layers.overlay(environment.layers);
+        layers.overlay(Self::from_arguments(arguments));
+        Ok(Collected::Layers(layers))
+    }
+
+    /// The one value of a setting that is no list.
+    pub fn one(&self, name: &str) -> Option<&Given> {
+        self.0.get(name).and_then(|given| given.last())
+    }
+
+    /// The values of a list.
+    pub fn all(&self, name: &str) -> &[Given] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn overlay(&mut self, stronger: Self) {
+        self.0.extend(stronger.0);
+    }
+
+    fn from_arguments(arguments: Arguments) -> Self {
+        let Arguments { network, connect, min_chain_work, data_dir, service, config: _, log } = arguments;
+        let given: [(&'static str, Vec<String>); 6] = [
+            ("network", network.into_iter().collect()),
+            ("connect", connect),
+            ("min-chain-work", min_chain_work.into_iter().collect()),
+            ("data-dir", data_dir.into_iter().collect()),
+            ("service", service),
+            ("log", log.into_iter().collect()),
+        ];
+        let mut layer = Self::default();
+        for (name, values) in given {
+            // `--connect a,b` means the same as in the environment.
+            let values = if kind(name) == Some(Kind::List) { split(values) } else { values };
+            if !values.is_empty() {
+                let origin = format!("--{name}");
+                let given = values.into_iter().map(|value| Given { value, origin: origin.clone() });
+                layer.0.insert(name, given.collect());
+            }
+        }
+        layer
+    }
+
+    fn from_env(env: &[(OsString, OsString)]) -> Result<Environment, ConfigError> {
+        let mut found = Environment { layers: Self::default(), config: None };
+        for (key, value) in env {
+            let Some(key) = key.to_str().filter(|key| key.starts_with(ENV_PREFIX)) else { continue };
+            let value = value
+                .to_str()
+                .ok_or_else(|| ConfigError(format!("{key}: its value is not UTF-8")))?
+                .to_string();
+            if key == "PEERDEX_CONFIG" {
+                found.config = Some(value);
+                continue;
+            }
+            let (name, kind) = SETTINGS.into_iter().find(|(name, _)| env_name(name) == key).ok_or_else(|| {
+                let known: Vec<String> = SETTINGS.iter().map(|(name, _)| env_name(name)).collect();
+                ConfigError(format!("{key}: unknown setting; known are PEERDEX_CONFIG, {}", known.join(", ")))
+            })?;
+            let values = if kind == Kind::List { split(vec![value]) } else { vec![value] };
+            let given = values.into_iter().map(|value| Given { value, origin: key.to_string() });
+            found.layers.0.insert(name, given.collect());
+        }
+        Ok(found)
+    }
+
+    fn from_file(path: &str, text: &str) -> Result<Self, ConfigError> {
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError(format!("{path}: {}", error.to_string().trim_end())))?;
+        let mut layer = Self::default();
+        for (key, value) in table {
+            let (name, kind) = SETTINGS.into_iter().find(|(name, _)| *name == key).ok_or_else(|| {
+                let known: Vec<&str> = SETTINGS.iter().map(|(name, _)| *name).collect();
+                ConfigError(format!("{path}: {key}: unknown setting; known are {}", known.join(", ")))
+            })?;
+            let origin = format!("{path}: {key}");
+            let one = |value: toml::Value| match value {
+                toml::Value::String(value) => Ok(Given { value, origin: origin.clone() }),
+                other => Err(ConfigError(format!("{origin}: a value of type {} is no text in quotes", other.type_str()))),
+            };
+            let given = match value {
+                toml::Value::Array(values) if kind == Kind::List => {
+                    values.into_iter().map(one).collect::<Result<_, _>>()?
+                }
+                value => vec![one(value)?],
+            };
+            layer.0.insert(name, given);
+        }
+        Ok(layer)
+    }
+}
+
+struct Environment {
+    layers: Layers,
+    config: Option<String>,
+}
+
+fn kind(name: &str) -> Option<Kind> {
+    SETTINGS.iter().find(|(candidate, _)| *candidate == name).map(|(_, kind)| *kind)
+}
+
+fn env_name(name: &str) -> String {
+    format!("{ENV_PREFIX}{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn split(values: Vec<String>) -> Vec<String> {
+    let parts = values.iter().flat_map(|value| value.split(','));
+    parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_string).collect()
+}

@@ -1,0 +1,101 @@
+//! Settings from the command line, the environment and a file, in that order of precedence.
+//!
+//! Every setting has one name: `--data-dir` as an argument, `PEERDEX_DATA_DIR` in the environment, `data-dir`
+//! in the file. What is unknown or cannot be read is an error that names itself, says where it stood and what
+//! is allowed. Nothing is read here: arguments, environment and the file's reader are given.
+
+mod layers;
+mod values;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use bitcoin::{Network, Work};
+
+use layers::{Given, Layers};
+pub use values::{HostPort, LogLevel, Service};
+
+/// All settings, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub network: Network,
+    /// Bitcoin peers to keep connected; never empty.
+    pub connect: Vec<HostPort>,
+    /// Overrides the network's minimum chain work.
+    pub min_chain_work: Option<Work>,
+    /// The folder itself, not its parent.
+    pub data_dir: PathBuf,
+    pub services: Vec<Service>,
+    pub log: LogLevel,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Run the server.
+    Run(Box<Config>),
+    /// Print this text and exit with success: help or version.
+    Print(String),
+}
+
+/// A setting that cannot be used; the text says which, where it stood and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// Reads all settings.
+///
+/// `args` begin with the program's name, `env` is the whole environment, `read_file` reads the file that
+/// `--config` names.
+pub fn load(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    read_file: impl Fn(&Path) -> std::io::Result<String>,
+) -> Result<Command, ConfigError> {
+    let env: Vec<(OsString, OsString)> = env.into_iter().collect();
+    match Layers::collect(args, &env, read_file)? {
+        layers::Collected::Print(text) => Ok(Command::Print(text)),
+        layers::Collected::Layers(layers) => Ok(Command::Run(Box::new(resolve(&layers, &env)?))),
+    }
+}
+
+fn resolve(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Config, ConfigError> {
+    let network = layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))?;
+    let default_port = crate::validate::Params::of(network).default_port;
+    let connect = layers
+        .all("connect")
+        .iter()
+        .map(|given| given.parse(|text| values::host_port(text, default_port)))
+        .collect::<Result<Vec<_>, _>>()?;
+    if connect.is_empty() {
+        return Err(ConfigError(format!(
+            "no Bitcoin peer to connect to: give at least one with --connect HOST:PORT, \
+             for example --connect 127.0.0.1:{default_port} for a node on this machine"
+        )));
+    }
+    let min_chain_work = layers.one("min-chain-work").map(|given| given.parse(values::work)).transpose()?;
+    let data_dir = match layers.one("data-dir") {
+        Some(given) => given.parse(values::folder)?,
+        None => values::default_data_dir(network, env).map_err(ConfigError)?,
+    };
+    let mut services = layers
+        .all("service")
+        .iter()
+        .map(|given| given.parse(values::service))
+        .collect::<Result<Vec<_>, _>>()?;
+    if services.is_empty() {
+        services.push(Service::default_for(network));
+    }
+    let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
+    Ok(Config { network, connect, min_chain_work, data_dir, services, log })
+}
+
+impl Given {
+    /// Reads the value, or says which setting it was for, where it stood and what is allowed.
+    fn parse<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+        read(&self.value).map_err(|why| ConfigError(format!("{}: '{}' {why}", self.origin, self.value)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

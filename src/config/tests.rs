@@ -1,0 +1,136 @@
+use super::*;
+
+fn run(args: &[&str], env: &[(&str, &str)], file: &str) -> Result<Command, ConfigError> {
+    let args = std::iter::once("peerdex").chain(args.iter().copied()).map(OsString::from);
+    let env = env.iter().map(|(key, value)| (OsString::from(key), OsString::from(value)));
+    load(args, env, |path| {
+        if path == Path::new("p.toml") {
+            Ok(file.to_string())
+        } else {
+            Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no such file"))
+        }
+    })
+}
+
+fn config(args: &[&str], env: &[(&str, &str)], file: &str) -> Config {
+    match run(args, env, file).unwrap() {
+        Command::Run(config) => *config,
+        Command::Print(text) => panic!("printed {text}"),
+    }
+}
+
+fn error(args: &[&str], env: &[(&str, &str)], file: &str) -> String {
+    run(args, env, file).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_mainnet_served_to_this_machine() {
+    let config = config(&["--connect", "localhost"], &[("HOME", "/home/alice")], "");
+
+    assert_eq!(config.network, Network::Bitcoin);
+    assert_eq!(config.connect, [HostPort { host: "localhost".into(), port: 8333 }]);
+    assert_eq!(config.data_dir, Path::new("/home/alice/.local/share/peerdex/mainnet"));
+    assert_eq!(config.services, [Service::Tcp("127.0.0.1:50001".parse().unwrap())]);
+    assert_eq!((config.log, config.min_chain_work), (LogLevel::Info, None));
+}
+
+#[test]
+fn each_network_has_its_folder_and_ports() {
+    for (name, peer, service) in [
+        ("testnet3", 18333, 60001),
+        ("testnet4", 48333, 60001),
+        ("signet", 38333, 60001),
+        ("regtest", 18444, 60401),
+    ] {
+        let config = config(&["--network", name, "--connect", "node"], &[("XDG_DATA_HOME", "/data")], "");
+        assert_eq!(config.data_dir, Path::new("/data/peerdex").join(name));
+        assert_eq!(config.connect[0].port, peer);
+        assert_eq!(config.services[0].to_string(), format!("tcp://127.0.0.1:{service}"));
+    }
+}
+
+#[test]
+fn arguments_beat_the_environment_and_the_environment_beats_the_file() {
+    let file = "network = 'signet'\nlog = 'error'\nconnect = ['a:1', 'b:2']\ndata-dir = '/file'";
+    let env = [("PEERDEX_NETWORK", "testnet4"), ("PEERDEX_CONNECT", "c:3, d:4"), ("PEERDEX_CONFIG", "p.toml")];
+
+    let config = config(&["--network", "regtest"], &env, file);
+
+    assert_eq!(config.network, Network::Regtest);
+    assert_eq!(config.connect.iter().map(ToString::to_string).collect::<Vec<_>>(), ["c:3", "d:4"]);
+    assert_eq!(config.log, LogLevel::Error);
+    assert_eq!(config.data_dir, Path::new("/file"));
+}
+
+#[test]
+fn what_is_unknown_names_itself_and_says_what_is_allowed() {
+    let base = ["--connect", "a", "--data-dir", "/d", "--config", "p.toml"];
+    let text = error(&base, &[], "colour = 'red'");
+    assert!(text.starts_with("p.toml: colour: unknown setting; known are network, connect"), "{text}");
+    let text = error(&base[..4], &[("PEERDEX_COLOUR", "red")], "");
+    assert!(text.starts_with("PEERDEX_COLOUR: unknown setting; known are PEERDEX_CONFIG, PEERDEX_NETWORK"), "{text}");
+    let text = error(&["--colour", "red"], &[], "");
+    assert!(text.contains("'--colour'"), "{text}");
+    let text = error(&["--config", "q.toml"], &[], "");
+    assert_eq!(text, "--config: cannot read 'q.toml': no such file");
+}
+
+#[test]
+fn a_bad_value_names_its_setting_and_where_it_stood() {
+    for (args, env, file, expected) in [
+        (&["--network", "main"][..], &[][..], "", "--network: 'main' is none of mainnet, testnet3, testnet4, signet, regtest"),
+        (&[], &[("PEERDEX_LOG", "loud")], "", "PEERDEX_LOG: 'loud' is none of error, warn, info, debug, trace"),
+        (&["--config", "p.toml"], &[], "service = 'ssl://a:1'", "p.toml: service: 'ssl://a:1' is no service: give tcp://ADDR:PORT, for example tcp://127.0.0.1:50001"),
+        (&["--config", "p.toml"], &[], "network = 3", "p.toml: network: a value of type integer is no text in quotes"),
+        (&["--min-chain-work", "xyz"], &[], "", "--min-chain-work: 'xyz' is no chain work: give 1 to 64 hex digits, for example 0"),
+        (&["--connect", "a:0"], &[], "", "--connect: 'a:0' is no peer: give HOST:PORT, for example 127.0.0.1:8333"),
+        (&["--connect", "[::1"], &[], "", "--connect: '[::1' is no peer: give HOST:PORT, for example 127.0.0.1:8333"),
+        (&["--connect", "a b:1"], &[], "", "--connect: 'a b:1' is no peer: give HOST:PORT, for example 127.0.0.1:8333"),
+    ] {
+        let mut env = env.to_vec();
+        env.push(("HOME", "/h"));
+        if !args.contains(&"--connect") {
+            env.push(("PEERDEX_CONNECT", "node"));
+        }
+        assert_eq!(error(args, &env, file), expected);
+    }
+}
+
+#[test]
+fn without_a_peer_it_says_what_to_do() {
+    let text = error(&["--network", "regtest"], &[("HOME", "/h")], "");
+    assert!(text.contains("--connect HOST:PORT") && text.contains("127.0.0.1:18444"), "{text}");
+}
+
+#[test]
+fn peers_may_be_ipv6_and_work_may_be_short() {
+    let config = config(
+        &["--connect", "[::1]:9", "--connect", "::2,xyz.onion", "--min-chain-work", "ff", "--data-dir", "/d"],
+        &[],
+        "",
+    );
+    let shown: Vec<String> = config.connect.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["[::1]:9", "[::2]:8333", "xyz.onion:8333"]);
+    let mut expected = [0; 32];
+    expected[31] = 0xff;
+    assert_eq!(config.min_chain_work, Some(Work::from_be_bytes(expected)));
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    match run(&["--help"], &[], "").unwrap() {
+        Command::Print(text) => assert!(text.contains("--min-chain-work") && text.contains("PEERDEX_DATA_DIR"), "{text}"),
+        Command::Run(_) => panic!("ran"),
+    }
+    assert_eq!(run(&["--version"], &[], "").unwrap(), Command::Print(format!("peerdex {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,80}", name in "[a-z-]{0,14}") {
+        let _ = run(&["--config", "p.toml", &text], &[("PEERDEX_CONNECT", &text)], &text);
+        let result = run(&["--config", "p.toml"], &[], &format!("{name} = {text}"));
+        // Whatever it says, it says it in words.
+        proptest::prop_assert!(result.map_or_else(|error| !error.to_string().is_empty(), |_| true));
+    }
+}

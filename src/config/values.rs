@@ -1,0 +1,157 @@
+//! How each value is written: networks, addresses, services, folders.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use bitcoin::{Network, Work};
+
+/// The networks by the names that operators type, with the Electrum port each serves on by default.
+const NETWORKS: [(&str, Network, u16); 5] = [
+    ("mainnet", Network::Bitcoin, 50001),
+    ("testnet3", Network::Testnet, 60001),
+    ("testnet4", Network::Testnet4, 60001),
+    ("signet", Network::Signet, 60001),
+    ("regtest", Network::Regtest, 60401),
+];
+
+const LOG_LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+/// A host, by name or number, and a port. It is resolved where it is dialled.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPort {
+    /// An IPv6 address stands here without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// One listener for wallets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Plain TCP.
+    Tcp(SocketAddr),
+}
+
+impl Service {
+    /// What is served when nothing is asked for: TCP on this machine alone.
+    pub fn default_for(network: Network) -> Self {
+        let port = NETWORKS.iter().find(|(_, candidate, _)| *candidate == network).map_or(50001, |entry| entry.2);
+        Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "tcp://{addr}"),
+        }
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The name of a network as operators type it, which is also its folder's.
+pub(super) fn network_name(network: Network) -> &'static str {
+    NETWORKS.iter().find(|(_, candidate, _)| *candidate == network).map_or("mainnet", |entry| entry.0)
+}
+
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    choose(text, NETWORKS.iter().map(|(name, network, _)| (*name, *network)))
+}
+
+pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {
+    choose(text, LOG_LEVELS.into_iter())
+}
+
+fn choose<T>(text: &str, choices: impl Iterator<Item = (&'static str, T)> + Clone) -> Result<T, String> {
+    let names: Vec<&str> = choices.clone().map(|(name, _)| name).collect();
+    choices
+        .into_iter()
+        .find_map(|(name, value)| (name == text).then_some(value))
+        .ok_or_else(|| format!("is none of {}", names.join(", ")))
+}
+
+pub(super) fn work(text: &str) -> Result<Work, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    if digits.is_empty() || digits.len() > 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("is no chain work: give 1 to 64 hex digits, for example 0".into());
+    }
+    Work::from_unprefixed_hex(&format!("{digits:0>64}")).map_err(|error| format!("is no chain work: {error}"))
+}
+
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("is empty: give a folder".into()) } else { Ok(PathBuf::from(text)) }
+}
+
+/// `HOST:PORT`, `[IPV6]:PORT`, or a host alone with the network's port.
+pub(super) fn host_port(text: &str, default_port: u16) -> Result<HostPort, String> {
+    let wrong = || format!("is no peer: give HOST:PORT, for example 127.0.0.1:{default_port}");
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').ok_or_else(wrong)?;
+            if host.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(wrong());
+            }
+            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(wrong)?) })
+        }
+        None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, None),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let host_is_sane = !host.is_empty()
+        && host.len() <= 255
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':'));
+    let port = port.map_or(Ok(default_port), |port| port.parse().map_err(|_| wrong()))?;
+    if host_is_sane && port != 0 { Ok(HostPort { host: host.into(), port }) } else { Err(wrong()) }
+}
+
+/// `tcp://ADDR:PORT`, where ADDR is an IP address of this machine or `localhost`.
+pub(super) fn service(text: &str) -> Result<Service, String> {
+    let wrong = || "is no service: give tcp://ADDR:PORT, for example tcp://127.0.0.1:50001".to_string();
+    let address = text.strip_prefix("tcp://").ok_or_else(wrong)?;
+    let address = match address.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => address.to_string(),
+    };
+    address.parse().map(Service::Tcp).map_err(|_| wrong())
+}
+
+/// `$XDG_DATA_HOME/peerdex/<network>`, else `~/.local/share/peerdex/<network>`.
+pub(super) fn default_data_dir(network: Network, env: &[(OsString, OsString)]) -> Result<PathBuf, String> {
+    let variable = |name: &str| {
+        let value = env.iter().find(|(key, _)| key == name).map(|(_, value)| PathBuf::from(value));
+        // The XDG specification: a relative path is to be ignored.
+        value.filter(|path| path.is_absolute())
+    };
+    let base = variable("XDG_DATA_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share")))
+        .ok_or("no home folder is known: give a folder with --data-dir DIR")?;
+    Ok(base.join("peerdex").join(network_name(network)))
+}

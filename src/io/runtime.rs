@@ -1,0 +1,135 @@
+//! The node's loop: one task that feeds the node and does what it puts out.
+//!
+//! Peers, threads, wallets' broadcasts and timers come in through channels; nothing here decides anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc as std_mpsc;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::connection::{PeerCommand, PeerEvent, PeerLink};
+use super::operator::Operator;
+use super::threads::{CheckJob, ThreadEvent};
+use super::wallets::{BroadcastReply, BroadcastRequest, Publisher};
+use crate::node::chain::Command;
+use crate::node::{BroadcastId, Input, Node, Output};
+use crate::peer::{CloseReason, PeerId};
+
+/// All ends of the node's loop.
+#[derive(Debug)]
+pub struct Runtime {
+    pub clock: Clock,
+    pub node: Node,
+    pub operator: Operator,
+    pub peers: mpsc::Receiver<PeerEvent>,
+    pub threads: mpsc::UnboundedReceiver<ThreadEvent>,
+    pub broadcasts: mpsc::Receiver<BroadcastRequest>,
+    pub checks: std_mpsc::Sender<CheckJob>,
+    pub chain: std_mpsc::Sender<Command>,
+    pub publisher: Publisher,
+    /// Height that new connections announce.
+    pub height: Arc<AtomicI32>,
+    pub stop: CancellationToken,
+    pub links: Links,
+}
+
+/// Whom the loop can answer.
+#[derive(Debug, Default)]
+pub struct Links {
+    peers: BTreeMap<PeerId, PeerLink>,
+    broadcasts: BTreeMap<BroadcastId, BroadcastReply>,
+    next_broadcast: u64,
+}
+
+impl Runtime {
+    /// Runs until `stop`; an error when the store failed. Dropping the senders lets the threads end.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        loop {
+            self.perform();
+            let timer = self.clock.deadline(self.node.next_timeout());
+            tokio::select! {
+                // The threads come first: what they say frees memory.
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                Some(event) = self.threads.recv() => match event {
+                    ThreadEvent::Input(input) => self.node.handle(self.clock.now(), input),
+                    ThreadEvent::Fatal(failure) => anyhow::bail!("{failure}"),
+                },
+                () = sleep_until(timer) => self.timeout(),
+                Some(request) = self.broadcasts.recv() => {
+                    let id = BroadcastId(self.links.next_broadcast);
+                    self.links.next_broadcast += 1;
+                    self.links.broadcasts.insert(id, request.reply);
+                    self.node.handle(self.clock.now(), Input::Broadcast { id, tx: request.tx });
+                }
+                Some(event) = self.peers.recv() => self.peer_event(event),
+            }
+        }
+    }
+
+    fn timeout(&mut self) {
+        self.node.handle_timeout(self.clock.now());
+        self.operator.progress(&self.node.progress());
+    }
+
+    fn peer_event(&mut self, event: PeerEvent) {
+        let input = match event {
+            PeerEvent::Ready { peer, target, info, link } => {
+                self.operator.met(peer, target);
+                self.links.peers.insert(peer, link);
+                Input::PeerReady(peer, info)
+            }
+            PeerEvent::Input(input) => {
+                if let Input::PeerGone(peer, _) = &input {
+                    self.links.peers.remove(peer);
+                }
+                input
+            }
+        };
+        self.node.handle(self.clock.now(), input);
+    }
+
+    /// Does all that the node put out.
+    fn perform(&mut self) {
+        while let Some(output) = self.node.poll() {
+            match output {
+                Output::Send(peer, message) => self.send(peer, PeerCommand::Send(message)),
+                Output::Drop(peer, why) => {
+                    self.send(peer, PeerCommand::Close(CloseReason::Misbehaved(why)));
+                }
+                Output::Check { hash, raw, context } => {
+                    // The checkers live as long as this end of their channel.
+                    let _ = self.checks.send(CheckJob { hash, raw, context });
+                }
+                Output::Chain(command) => {
+                    // A writer that failed has said so; the loop ends with its next event.
+                    let _ = self.chain.send(command);
+                }
+                Output::Publish(publication) => {
+                    let height = publication.view.tip().height.0;
+                    self.height.store(i32::try_from(height).unwrap_or(i32::MAX), Ordering::Relaxed);
+                    self.publisher.publish(publication);
+                }
+                Output::Broadcast { id, result } => {
+                    if let Some(reply) = self.links.broadcasts.remove(&id) {
+                        // The wallet may have gone meanwhile.
+                        let _ = reply.send(result);
+                    }
+                }
+                Output::Notice(notice) => self.operator.notice(&notice),
+            }
+        }
+    }
+
+    /// A connection that takes nothing more is closed by dropping our end of it.
+    fn send(&mut self, peer: PeerId, command: PeerCommand) {
+        if self.links.peers.get(&peer).is_some_and(|link| !link.send(command)) {
+            self.links.peers.remove(&peer);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The chain's only writer: joins a block with its coins, checks rung 5, and lets the store connect it.
+//!
+//! In: commands, in the order in which they are to take effect. Out: what became of each. The shell gives it a
+//! thread of its own and decides when it has time to commit; the simulation calls it directly. Which block
+//! comes next is decided elsewhere (`blocks::BlockSync`).
+//! Source: Bitcoin Core `Chainstate::ConnectTip`, `DisconnectTip`, `ActivateBestChainStep`.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use bitcoin::block::Header;
+use bitcoin::{Block, BlockHash, OutPoint};
+use bytes::Bytes;
+use chainstore::{Commit, Height, NewBlock, Snapshot, Store, Tip};
+
+use crate::blocks::ChainEvent;
+use crate::validate::{BlockContext, BlockError, CheckedBlock, Params, SpendContext, check_block, connect_block};
+
+/// What the chain's writer is told to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Keep these headers, parents first; durable with the next commit.
+    PutHeaders(Vec<(Height, Header)>),
+    /// Never again follow this header or what builds on it.
+    MarkInvalid(BlockHash),
+    /// Connect this block on top of the last one.
+    Connect(CheckedBlock),
+    /// Keep this block of another branch.
+    Store(CheckedBlock),
+    /// Disconnect down to `fork`, then connect these kept blocks: all of it, or nothing.
+    Switch { fork: Tip, connect: Vec<BlockHash> },
+    /// Make everything so far durable and visible.
+    Commit,
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub enum Event {
+    /// For the block scheduler: what was connected, kept or found invalid.
+    Chain(ChainEvent),
+    /// Everything up to here is durable; wallets may see it.
+    Committed(Commit),
+}
+
+/// The store, and the rules by which a block may be connected to it.
+#[derive(Debug)]
+pub struct Chain {
+    store: Store,
+    params: Arc<Params>,
+    /// Raw bytes of the blocks that are staged but not yet committed.
+    staged_bytes: u64,
+    /// Whether anything at all is staged.
+    staged: bool,
+}
+
+impl Chain {
+    /// Takes over the store; a new one is given the genesis block.
+    pub fn new(mut store: Store, params: Arc<Params>) -> Result<Self, chainstore::Error> {
+        if store.tip().is_none() {
+            let block = &params.genesis;
+            let raw = bitcoin::consensus::serialize(block);
+            let txids: Vec<_> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
+            let hash = block.block_hash();
+            store.connect(&NewBlock { raw: &raw, block, hash, txids: &txids, spent: &[] })?;
+            store.commit()?;
+        }
+        Ok(Self { store, params, staged_bytes: 0, staged: false })
+    }
+
+    /// The store, for what only reads.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The last committed state.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.store.snapshot()
+    }
+
+    /// How many bytes of blocks a power cut would cost now.
+    pub fn staged_bytes(&self) -> u64 {
+        self.staged_bytes
+    }
+
+    /// Does what is told. An error is the store's own: its disk is full, or it can no longer be trusted.
+    pub fn execute(&mut self, command: Command) -> Result<Vec<Event>, chainstore::Error> {
+        match command {
+            Command::PutHeaders(headers) => {
+                self.store.put_headers(&headers)?;
+                self.staged = true;
+                Ok(vec![])
+            }
+            Command::MarkInvalid(hash) => {
+                self.store.mark_invalid(hash)?;
+                self.staged = true;
+                Ok(vec![])
+            }
+            Command::Connect(block) => self.connect(block),
+            Command::Store(block) => {
+                self.store.store_block(block.height(), block.hash(), block.raw())?;
+                self.staged(block.raw());
+                Ok(vec![Event::Chain(ChainEvent::Stored(block.hash()))])
+            }
+            Command::Switch { fork, connect } => self.switch(fork, &connect),
+            Command::Commit => Ok(self.commit()?.into_iter().collect()),
+        }
+    }
+
+    /// Makes durable and visible what is staged; `None` where nothing is.
+    pub fn commit(&mut self) -> Result<Option<Event>, chainstore::Error> {
+        if !self.staged {
+            return Ok(None);
+        }
+        let commit = self.store.commit()?;
+        (self.staged, self.staged_bytes) = (false, 0);
+        Ok(Some(Event::Committed(commit)))
+    }
+
+    /// Moves old deltas into the base when enough of them have gathered; `true` where there was work.
+    pub fn merge_if_due(&mut self) -> Result<bool, chainstore::Error> {
+        let due = !self.staged && self.store.merge_due();
+        if due {
+            self.store.merge()?;
+        }
+        Ok(due)
+    }
+
+    fn staged(&mut self, raw: &Bytes) {
+        self.staged = true;
+        self.staged_bytes += raw.len() as u64;
+    }
+
+    fn connect(&mut self, block: CheckedBlock) -> Result<Vec<Event>, chainstore::Error> {
+        let tip = self.tip()?;
+        if block.block().header.prev_blockhash != tip.hash {
+            // It was sent before its parent turned out to be invalid; the scheduler has started over since.
+            return Ok(vec![]);
+        }
+        let (hash, height, raw) = (block.hash(), block.height(), block.raw().clone());
+        let event = match self.stage(block)? {
+            Ok(()) => {
+                self.staged(&raw);
+                ChainEvent::Connected(Tip { height, hash })
+            }
+            Err(error) => ChainEvent::Failed { hash, reason: error.to_string(), tip: self.tip()? },
+        };
+        Ok(vec![Event::Chain(event)])
+    }
+
+    /// All or nothing: what was staged before is committed first, so that undoing leaves the old tip standing.
+    fn switch(&mut self, fork: Tip, connect: &[BlockHash]) -> Result<Vec<Event>, chainstore::Error> {
+        let mut events: Vec<Event> = self.commit()?.into_iter().collect();
+        match self.try_switch(fork, connect)? {
+            Ok(()) => {
+                self.staged = true;
+                events.push(Event::Chain(ChainEvent::Switched(self.tip()?)));
+                events.extend(self.commit()?);
+            }
+            Err((hash, reason)) => {
+                self.store.rollback()?;
+                events.push(Event::Chain(ChainEvent::Failed { hash, reason, tip: self.tip()? }));
+            }
+        }
+        Ok(events)
+    }
+
+    #[expect(clippy::type_complexity, reason = "the store's failure outside, the block's inside")]
+    fn try_switch(
+        &mut self,
+        fork: Tip,
+        connect: &[BlockHash],
+    ) -> Result<Result<(), (BlockHash, String)>, chainstore::Error> {
+        while self.tip()?.height > fork.height {
+            self.store.disconnect()?;
+        }
+        for &hash in connect {
+            let tip = self.tip()?;
+            let Some(raw) = self.store.stored_block(&hash)? else {
+                return Ok(Err((hash, "its block is not on disk".into())));
+            };
+            let context =
+                BlockContext { height: tip.height.next(), parent_mtp: self.store.median_time_past(tip.height)? };
+            let result = match check_block(raw.into(), &context, &self.params) {
+                Ok(block) => self.stage(block)?,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                return Ok(Err((hash, error.to_string())));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Rung 5, then the store. The outer error is the store's, the inner one the block's.
+    fn stage(&mut self, checked: CheckedBlock) -> Result<Result<(), BlockError>, chainstore::Error> {
+        let coins = self.store.coins(&inputs(checked.block()))?;
+        let parent = checked.height().prev().unwrap_or(Height::GENESIS);
+        // The rules ask by plain functions; what the store answers wrongly is remembered and wins.
+        let failure = RefCell::new(None);
+        let keep = |error| *failure.borrow_mut() = Some(error);
+        let connected = connect_block(
+            checked,
+            &coins,
+            &SpendContext {
+                params: &self.params,
+                parent_mtp: self.store.median_time_past(parent)?,
+                mtp_at: &|height| self.store.median_time_past(height).unwrap_or_else(|error| {
+                    keep(error);
+                    0
+                }),
+                has_unspent: &|txid| self.store.has_unspent(txid).unwrap_or_else(|error| {
+                    keep(error);
+                    false
+                }),
+            },
+        );
+        if let Some(error) = failure.into_inner() {
+            return Err(error);
+        }
+        match connected {
+            Ok(connected) => {
+                let checked = connected.checked();
+                self.store.connect(&NewBlock {
+                    raw: checked.raw(),
+                    block: checked.block(),
+                    hash: checked.hash(),
+                    txids: checked.txids(),
+                    spent: connected.spent(),
+                })?;
+                Ok(Ok(()))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn tip(&self) -> Result<Tip, chainstore::Error> {
+        Ok(self.store.tip().expect("new() connected the genesis block"))
+    }
+}
+
+/// What the transactions of a block spend, without the coinbase, in block order.
+fn inputs(block: &Block) -> Vec<OutPoint> {
+    let spending = block.txdata.iter().skip(1);
+    spending.flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect()
+}

@@ -1,0 +1,216 @@
+//! Rungs 3 and 4 of the validation ladder: what a block must satisfy by itself and at its height.
+//!
+//! What a tampering sender could cause (merkle root, repeated tail, witnesses) is checked before anything that
+//! could mark the header invalid. Coins are rung 5, in `connect`.
+//! Source: Bitcoin Core `validation.cpp` (`IsBlockMutated`, `CheckBlock`, `ContextualCheckBlock`,
+//! `CheckWitnessMalleation`); BIP34, BIP113, BIP141.
+
+use bitcoin::consensus::deserialize;
+use bitcoin::hashes::{Hash, HashEngine, sha256d};
+use bitcoin::script::Builder;
+use bitcoin::{Block, BlockHash, Transaction, Txid};
+use bytes::Bytes;
+use chainstore::Height;
+
+use super::error::BlockError;
+use super::params::Params;
+use super::sigops::{self, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
+use super::transaction::{MAX_BLOCK_WEIGHT, check_transaction, is_coinbase, is_final};
+use super::{merkle, signet};
+
+/// Begins the coinbase output that commits to the witnesses: OP_RETURN, a push of 36 bytes, four of magic.
+const COMMITMENT_HEADER: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+/// With the 32 bytes of the commitment.
+const COMMITMENT_BYTES: usize = 38;
+/// A transaction of this size reads as an inner node of the merkle tree.
+const INNER_NODE_BYTES: usize = 64;
+/// Header, transaction count and no transaction.
+const MIN_BLOCK_BYTES: usize = 81;
+
+/// Where in the chain a block stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockContext {
+    pub height: Height,
+    /// Median time past of the parent, in Unix seconds.
+    pub parent_mtp: u32,
+}
+
+/// A block that passed rungs 3 and 4; only [`check_block`] makes one.
+#[derive(Clone, Debug)]
+pub struct CheckedBlock {
+    raw: Bytes,
+    block: Block,
+    hash: BlockHash,
+    height: Height,
+    txids: Vec<Txid>,
+}
+
+impl CheckedBlock {
+    /// The bytes as they came.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
+    pub fn hash(&self) -> BlockHash {
+        self.hash
+    }
+
+    /// The height at which it was checked.
+    pub fn height(&self) -> Height {
+        self.height
+    }
+
+    /// In block order.
+    pub fn txids(&self) -> &[Txid] {
+        &self.txids
+    }
+}
+
+/// Decodes and checks a block. That its header has proof of work and a place in the chain is not looked at here.
+pub fn check_block(raw: Bytes, context: &BlockContext, params: &Params) -> Result<CheckedBlock, BlockError> {
+    if raw.len() < MIN_BLOCK_BYTES || raw.len() as u64 > MAX_BLOCK_WEIGHT {
+        return Err(BlockError::Undecodable(format!("{} bytes", raw.len())));
+    }
+    let block: Block = deserialize(&raw).map_err(|error| BlockError::Undecodable(error.to_string()))?;
+    let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
+    check_merkle_root(&block, &txids)?;
+    let segwit = context.height.0 >= params.segwit_height;
+    check_witnesses(&block, &txids, segwit)?;
+
+    let base_size = base_size(&block);
+    check_size(&block, base_size)?;
+    check_transactions(&block, &txids)?;
+    if let Some(challenge) = &params.signet_challenge
+        && context.height != Height::GENESIS
+    {
+        signet::check_solution(&block, &txids, challenge)?;
+    }
+    check_at_height(&block, &txids, context, params)?;
+    let weight = (base_size * 3 + raw.len()) as u64;
+    if weight > MAX_BLOCK_WEIGHT {
+        return Err(BlockError::BadWeight { weight });
+    }
+    let hash = block.block_hash();
+    Ok(CheckedBlock { raw, block, hash, height: context.height, txids })
+}
+
+fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
+    let (root, mutated) = merkle::root(txids.iter().map(|txid| txid.to_raw_hash()).collect());
+    if root != block.header.merkle_root.to_raw_hash() {
+        return Err(BlockError::BadMerkleRoot);
+    }
+    if mutated {
+        return Err(BlockError::DuplicateTail);
+    }
+    // Without a coinbase the list may be a row of inner nodes of another block's tree. With one, nobody can have
+    // made it so: that would take a coinbase whose bytes hash to chosen values.
+    let has_coinbase = block.txdata.first().is_some_and(is_coinbase);
+    if !has_coinbase && block.txdata.iter().any(|tx| tx.base_size() == INNER_NODE_BYTES) {
+        return Err(BlockError::InnerNodes);
+    }
+    Ok(())
+}
+
+/// The commitment to the witnesses, or that there are none.
+fn check_witnesses(block: &Block, txids: &[Txid], segwit: bool) -> Result<(), BlockError> {
+    let commitment = if segwit { commitment(block) } else { None };
+    if let (Some(commitment), Some(coinbase)) = (commitment, block.txdata.first()) {
+        let witness = &coinbase.input[0].witness;
+        let reserved = match (witness.len(), witness.nth(0)) {
+            (1, Some(reserved)) if reserved.len() == 32 => reserved,
+            (_, _) => return Err(BlockError::BadWitnessNonce),
+        };
+        let mut engine = sha256d::Hash::engine();
+        engine.input(witness_root(block, txids).as_byte_array());
+        engine.input(reserved);
+        if sha256d::Hash::from_engine(engine).as_byte_array() != commitment {
+            return Err(BlockError::BadWitnessMerkle);
+        }
+        return Ok(());
+    }
+    if block.txdata.iter().any(has_witness) { Err(BlockError::UnexpectedWitness) } else { Ok(()) }
+}
+
+/// The last output of the coinbase that looks like a commitment.
+fn commitment(block: &Block) -> Option<&[u8]> {
+    let coinbase = block.txdata.first().filter(|tx| !tx.input.is_empty())?;
+    let scripts = coinbase.output.iter().rev().map(|output| output.script_pubkey.as_bytes());
+    let mut commitments =
+        scripts.filter(|script| script.len() >= COMMITMENT_BYTES && script.starts_with(&COMMITMENT_HEADER));
+    commitments.next().map(|script| &script[COMMITMENT_HEADER.len()..COMMITMENT_BYTES])
+}
+
+fn witness_root(block: &Block, txids: &[Txid]) -> sha256d::Hash {
+    let leaves = block.txdata.iter().zip(txids).enumerate().map(|(position, (tx, txid))| match position {
+        // The coinbase holds the commitment, so it cannot be part of it.
+        0 => sha256d::Hash::all_zeros(),
+        // Without a witness both ids are the same.
+        _ if !has_witness(tx) => txid.to_raw_hash(),
+        _ => tx.compute_wtxid().to_raw_hash(),
+    });
+    // Equal neighbours would be equal neighbours among the txids, too.
+    merkle::root(leaves.collect()).0
+}
+
+fn has_witness(tx: &Transaction) -> bool {
+    tx.input.iter().any(|input| !input.witness.is_empty())
+}
+
+/// Bytes without witnesses.
+fn base_size(block: &Block) -> usize {
+    let count = bitcoin::VarInt::from(block.txdata.len()).size();
+    80 + count + block.txdata.iter().map(Transaction::base_size).sum::<usize>()
+}
+
+fn check_size(block: &Block, base_size: usize) -> Result<(), BlockError> {
+    if block.txdata.is_empty() {
+        return Err(BlockError::BadLength("no transactions"));
+    }
+    if base_size as u64 * 4 > MAX_BLOCK_WEIGHT || block.txdata.len() as u64 * 4 > MAX_BLOCK_WEIGHT {
+        return Err(BlockError::BadLength("over 1000000 bytes without witnesses"));
+    }
+    Ok(())
+}
+
+fn check_transactions(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
+    if !is_coinbase(&block.txdata[0]) {
+        return Err(BlockError::CoinbaseMissing);
+    }
+    if let Some(after) = block.txdata[1..].iter().position(is_coinbase) {
+        return Err(BlockError::CoinbaseRepeated { position: after + 1 });
+    }
+    for (tx, txid) in block.txdata.iter().zip(txids) {
+        check_transaction(tx).map_err(|reason| BlockError::BadTransaction { reason, txid: *txid })?;
+    }
+    let cost = block.txdata.iter().map(sigops::legacy).sum::<u64>() * WITNESS_SCALE;
+    if cost > MAX_BLOCK_SIGOPS_COST {
+        return Err(BlockError::TooManySigops { cost });
+    }
+    Ok(())
+}
+
+fn check_at_height(
+    block: &Block,
+    txids: &[Txid],
+    context: &BlockContext,
+    params: &Params,
+) -> Result<(), BlockError> {
+    let height = context.height;
+    let cutoff = if height.0 >= params.csv_height { context.parent_mtp } else { block.header.time };
+    for (tx, txid) in block.txdata.iter().zip(txids) {
+        if !is_final(tx, height, cutoff) {
+            return Err(BlockError::BadTransaction { reason: "bad-txns-nonfinal", txid: *txid });
+        }
+    }
+    if height.0 >= params.bip34_height {
+        let expected = Builder::new().push_int(i64::from(height.0)).into_bytes();
+        if !block.txdata[0].input[0].script_sig.as_bytes().starts_with(&expected) {
+            return Err(BlockError::BadCoinbaseHeight { height: height.0 });
+        }
+    }
+    Ok(())
+}

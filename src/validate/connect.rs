@@ -1,0 +1,221 @@
+//! Rung 5 of the validation ladder: what a block spends exists, is unspent and old enough, and nobody is paid more
+//! than there is.
+//!
+//! The coins of earlier blocks are given; those made in the block itself are found here. Signatures are rung 6.
+//! Source: Bitcoin Core `validation.cpp` (`ConnectBlock`, `GetBlockScriptFlags`, `GetBlockSubsidy`),
+//! `consensus/tx_verify.cpp` (`CheckTxInputs`, `CalculateSequenceLocks`); BIP30, BIP68.
+
+use std::collections::{HashMap, HashSet};
+
+use bitcoin::{Amount, BlockHash, OutPoint, Transaction, Txid};
+use chainstore::{Coin, Height, ScriptClass, ScriptHash, TxNum, is_unspendable};
+
+use super::block::CheckedBlock;
+use super::error::BlockError;
+use super::params::Params;
+use super::sigops::{self, Counted, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
+
+/// Blocks on top of a coinbase before it may be spent.
+const COINBASE_MATURITY: u32 = 100;
+const MAX_MONEY: u64 = 21_000_000 * 100_000_000;
+/// Subsidy of the first blocks, in satoshi.
+const FIRST_SUBSIDY: u64 = 50 * 100_000_000;
+
+/// BIP68: the relative lock is off; it counts time; what it counts.
+const SEQUENCE_DISABLED: u32 = 1 << 31;
+const SEQUENCE_IS_TIME: u32 = 1 << 22;
+const SEQUENCE_MASK: u32 = 0xffff;
+/// Time is counted in units of 512 seconds.
+const SEQUENCE_TIME_SHIFT: u32 = 9;
+
+/// Blocks whose spends broke BIP16 before it was known what it would become (mainnet 170,060, testnet3 514).
+const BIP16_EXCEPTIONS: [&str; 2] = [
+    "00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22",
+    "00000000dd30457c001f4095d208cc1296b0eed002427aa599874af7a432b105",
+];
+
+/// What the rules ask of the chain below the block.
+pub struct SpendContext<'a> {
+    pub params: &'a Params,
+    /// Median time past of the parent, in Unix seconds.
+    pub parent_mtp: u32,
+    /// Median time past of the block at a height of this chain.
+    pub mtp_at: &'a dyn Fn(Height) -> u32,
+    /// The block of this chain at the height of BIP34; `None` below it.
+    pub at_bip34_height: Option<BlockHash>,
+    /// Whether a transaction of that id has an unspent output; asked only where BIP30 applies.
+    pub has_unspent: &'a dyn Fn(&Txid) -> bool,
+}
+
+impl std::fmt::Debug for SpendContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SpendContext").field("parent_mtp", &self.parent_mtp).finish_non_exhaustive()
+    }
+}
+
+/// A block that passed rung 5; only [`connect_block`] makes one.
+#[derive(Clone, Debug)]
+pub struct ConnectedBlock {
+    checked: CheckedBlock,
+    spent: Vec<Coin>,
+    fees: Amount,
+}
+
+impl ConnectedBlock {
+    pub fn checked(&self) -> &CheckedBlock {
+        &self.checked
+    }
+
+    /// The coin of each input of each transaction after the coinbase, in block order. Of those made in the block
+    /// itself, the transaction number is not known here and stands as 0.
+    pub fn spent(&self) -> &[Coin] {
+        &self.spent
+    }
+
+    pub fn fees(&self) -> Amount {
+        self.fees
+    }
+}
+
+/// Checks what a block spends. `coins` has the coin of each input of each transaction after the coinbase, in
+/// block order; `None` where the chain below has none.
+pub fn connect_block(
+    checked: CheckedBlock,
+    coins: &[Option<Coin>],
+    context: &SpendContext<'_>,
+) -> Result<ConnectedBlock, BlockError> {
+    check_bip30(&checked, context)?;
+    let height = checked.height();
+    let counted = counted(checked.hash());
+    let mut view = View { made: HashMap::new(), gone: HashSet::new(), height };
+    let mut coins = coins.iter();
+    let mut spent = Vec::with_capacity(coins.len());
+    let (mut fees, mut sigops_cost) = (0, 0);
+    for (position, (tx, txid)) in checked.block().txdata.iter().zip(checked.txids()).enumerate() {
+        sigops_cost += sigops::legacy(tx) * WITNESS_SCALE;
+        if position > 0 {
+            let first = spent.len();
+            for input in &tx.input {
+                let given = coins.next().copied().flatten();
+                spent.push(view.spend(input.previous_output, given)?);
+            }
+            let bad = |reason| BlockError::BadTransaction { reason, txid: *txid };
+            fees += check_inputs(tx, &spent[first..], height).map_err(bad)?;
+            if fees > MAX_MONEY {
+                return Err(bad("bad-txns-accumulated-fee-outofrange"));
+            }
+            if height.0 >= context.params.csv_height && !locks_passed(tx, &spent[first..], height, context) {
+                return Err(bad("bad-txns-nonfinal"));
+            }
+            let spending = tx.input.iter().zip(&spent[first..]);
+            sigops_cost +=
+                spending.map(|(input, coin)| sigops::spending_cost(input, coin.class, counted)).sum::<u64>();
+        }
+        if sigops_cost > MAX_BLOCK_SIGOPS_COST {
+            return Err(BlockError::TooManySigops { cost: sigops_cost });
+        }
+        view.make(tx, txid, position == 0);
+    }
+    let coinbase = &checked.block().txdata[0];
+    let paid = coinbase.output.iter().map(|output| output.value.to_sat()).sum();
+    let allowed = fees + subsidy(height, context.params);
+    if paid > allowed {
+        return Err(BlockError::BadCoinbaseAmount { paid, allowed });
+    }
+    Ok(ConnectedBlock { checked, spent, fees: Amount::from_sat(fees) })
+}
+
+/// What a block at `height` may create, in satoshi.
+pub fn subsidy(height: Height, params: &Params) -> u64 {
+    FIRST_SUBSIDY.checked_shr(height.0 / params.halving_interval).unwrap_or(0)
+}
+
+fn check_bip30(checked: &CheckedBlock, context: &SpendContext<'_>) -> Result<(), BlockError> {
+    if !context.params.bip30_applies(checked.height(), checked.hash(), context.at_bip34_height) {
+        return Ok(());
+    }
+    match checked.txids().iter().find(|txid| (context.has_unspent)(txid)) {
+        Some(txid) => Err(BlockError::RepeatedTransaction { txid: *txid }),
+        None => Ok(()),
+    }
+}
+
+fn counted(hash: BlockHash) -> Counted {
+    let all = !BIP16_EXCEPTIONS.contains(&hash.to_string().as_str());
+    Counted { p2sh: all, witness: all }
+}
+
+/// Coins as they stand between two transactions of the block.
+struct View {
+    /// Made in the block and not yet spent.
+    made: HashMap<OutPoint, Coin>,
+    /// Of earlier blocks, spent in this one.
+    gone: HashSet<OutPoint>,
+    height: Height,
+}
+
+impl View {
+    fn spend(&mut self, outpoint: OutPoint, given: Option<Coin>) -> Result<Coin, BlockError> {
+        if let Some(coin) = self.made.remove(&outpoint) {
+            return Ok(coin);
+        }
+        match given {
+            Some(coin) if self.gone.insert(outpoint) => Ok(coin),
+            Some(_) | None => Err(BlockError::MissingInput { outpoint }),
+        }
+    }
+
+    fn make(&mut self, tx: &Transaction, txid: &Txid, is_coinbase: bool) {
+        for (vout, output) in (0..).zip(&tx.output) {
+            if !is_unspendable(&output.script_pubkey) {
+                let coin = Coin {
+                    value: output.value,
+                    tx_num: TxNum(0),
+                    height: self.height,
+                    is_coinbase,
+                    class: ScriptClass::of(&output.script_pubkey),
+                    script_key: ScriptHash::of(&output.script_pubkey).key(),
+                };
+                self.made.insert(OutPoint { txid: *txid, vout }, coin);
+            }
+        }
+    }
+}
+
+/// Maturity and amounts; the fee in satoshi.
+fn check_inputs(tx: &Transaction, coins: &[Coin], height: Height) -> Result<u64, &'static str> {
+    let mut paid_in = 0;
+    for coin in coins {
+        if coin.is_coinbase && height.0.saturating_sub(coin.height.0) < COINBASE_MATURITY {
+            return Err("bad-txns-premature-spend-of-coinbase");
+        }
+        let value = coin.value.to_sat();
+        if value > MAX_MONEY || paid_in + value > MAX_MONEY {
+            return Err("bad-txns-inputvalues-outofrange");
+        }
+        paid_in += value;
+    }
+    // Rung 3 has found the sum of the outputs in range.
+    let paid_out: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
+    paid_in.checked_sub(paid_out).ok_or("bad-txns-in-belowout")
+}
+
+/// BIP68: every relative lock has run out in a block at `height`.
+fn locks_passed(tx: &Transaction, coins: &[Coin], height: Height, context: &SpendContext<'_>) -> bool {
+    // The version is unsigned for this rule.
+    if (tx.version.0 as u32) < 2 {
+        return true;
+    }
+    tx.input.iter().zip(coins).all(|(input, coin)| {
+        let sequence = input.sequence.to_consensus_u32();
+        if sequence & SEQUENCE_DISABLED != 0 {
+            return true;
+        }
+        let lock = sequence & SEQUENCE_MASK;
+        if sequence & SEQUENCE_IS_TIME == 0 {
+            return height.0 >= coin.height.0.saturating_add(lock);
+        }
+        let since = (context.mtp_at)(coin.height.prev().unwrap_or(Height::GENESIS));
+        u64::from(context.parent_mtp) >= u64::from(since) + u64::from(lock << SEQUENCE_TIME_SHIFT)
+    })
+}

@@ -1,0 +1,161 @@
+//! The solution that a signet block carries instead of work (BIP325).
+//!
+//! The default challenge, a bare multisig of one of two keys, is checked here; any other needs the script verifier.
+//! Source: Bitcoin Core `signet.cpp`; BIP325.
+
+use bitcoin::absolute::LockTime;
+use bitcoin::consensus::encode::deserialize_partial;
+use bitcoin::hashes::{Hash, sha256d};
+use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_PUSHNUM_1, OP_PUSHNUM_2, OP_RETURN};
+use bitcoin::script::{Builder, Instruction, PushBytesBuf};
+use bitcoin::secp256k1::{Message, Secp256k1, ecdsa};
+use bitcoin::sighash::SighashCache;
+use bitcoin::{
+    Amount, Block, OutPoint, PublicKey, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
+    transaction,
+};
+
+use super::error::BlockError;
+use super::merkle;
+
+/// Begins the push that holds the solution, in the output that commits to the witnesses.
+const SOLUTION_HEADER: [u8; 4] = [0xec, 0xc7, 0xda, 0xa2];
+const COMMITMENT_HEADER: [u8; 4] = [0xaa, 0x21, 0xa9, 0xed];
+const SIGHASH_ALL: u32 = 1;
+
+/// Checks the solution of a block whose ids are `txids` against the network's challenge.
+pub(super) fn check_solution(block: &Block, txids: &[Txid], challenge: &Script) -> Result<(), BlockError> {
+    let keys = two_keys(challenge).ok_or(BlockError::UnsupportedChallenge)?;
+    let coinbase = block.txdata.first().ok_or(BlockError::BadSignetSolution("no coinbase"))?;
+    let position = commitment_position(coinbase)
+        .ok_or(BlockError::BadSignetSolution("no witness commitment to hold it"))?;
+    let (stripped, solution) = take_solution(&coinbase.output[position].script_pubkey);
+    let mut signed_coinbase = coinbase.clone();
+    signed_coinbase.output[position].script_pubkey = stripped;
+    let root = root_with(&signed_coinbase, txids);
+
+    let (script_sig, witness) = decode(solution.as_deref())?;
+    if !witness.is_empty() {
+        return Err(BlockError::BadSignetSolution("a witness for a bare multisig"));
+    }
+    let signature = one_signature(&script_sig)
+        .ok_or(BlockError::BadSignetSolution("the script is not the signature of a bare multisig"))?;
+    let to_sign = transaction_to_sign(block, root, challenge);
+    let sighash = SighashCache::new(&to_sign)
+        .legacy_signature_hash(0, challenge, SIGHASH_ALL)
+        .map_err(|_| BlockError::BadSignetSolution("no signature hash"))?;
+    let message = Message::from_digest(sighash.to_byte_array());
+    let secp = Secp256k1::verification_only();
+    if keys.iter().any(|key| secp.verify_ecdsa(&message, &signature, &key.inner).is_ok()) {
+        Ok(())
+    } else {
+        Err(BlockError::BadSignetSolution("the signature is of neither key"))
+    }
+}
+
+/// The keys of a 1-of-2 bare multisig.
+fn two_keys(challenge: &Script) -> Option<[PublicKey; 2]> {
+    let parts: Vec<Instruction<'_>> = challenge.instructions().collect::<Result<_, _>>().ok()?;
+    match parts[..] {
+        [
+            Instruction::Op(OP_PUSHNUM_1),
+            Instruction::PushBytes(first),
+            Instruction::PushBytes(second),
+            Instruction::Op(OP_PUSHNUM_2),
+            Instruction::Op(OP_CHECKMULTISIG),
+        ] => Some([
+            PublicKey::from_slice(first.as_bytes()).ok()?,
+            PublicKey::from_slice(second.as_bytes()).ok()?,
+        ]),
+        _ => None,
+    }
+}
+
+fn commitment_position(coinbase: &Transaction) -> Option<usize> {
+    coinbase.output.iter().rposition(|output| {
+        let script = output.script_pubkey.as_bytes();
+        script.len() >= 38 && script[..2] == [OP_RETURN.to_u8(), 0x24] && script[2..6] == COMMITMENT_HEADER
+    })
+}
+
+/// The commitment's script without the solution, and the solution. The push that held it keeps its header.
+fn take_solution(script: &Script) -> (ScriptBuf, Option<Vec<u8>>) {
+    let mut solution = None;
+    let mut rest = Builder::new();
+    for instruction in script.instructions() {
+        match instruction {
+            Ok(Instruction::PushBytes(push)) => {
+                let bytes = push.as_bytes();
+                if solution.is_none() && bytes.len() > SOLUTION_HEADER.len() && bytes.starts_with(&SOLUTION_HEADER) {
+                    solution = Some(bytes[SOLUTION_HEADER.len()..].to_vec());
+                    rest = rest.push_slice(SOLUTION_HEADER);
+                } else if bytes.is_empty() {
+                    rest = rest.push_opcode(bitcoin::opcodes::OP_0);
+                } else if let Ok(push) = PushBytesBuf::try_from(bytes.to_vec()) {
+                    rest = rest.push_slice(push);
+                }
+            }
+            Ok(Instruction::Op(op)) => rest = rest.push_opcode(op),
+            Err(_) => break,
+        }
+    }
+    // Where there is nothing to take, the script is signed as it stands.
+    let stripped = if solution.is_some() { rest.into_script() } else { script.to_owned() };
+    (stripped, solution)
+}
+
+/// The merkle root with another coinbase.
+fn root_with(coinbase: &Transaction, txids: &[Txid]) -> sha256d::Hash {
+    let first = std::iter::once(coinbase.compute_txid());
+    merkle::root(first.chain(txids.iter().skip(1).copied()).map(Txid::to_raw_hash).collect()).0
+}
+
+fn decode(solution: Option<&[u8]>) -> Result<(ScriptBuf, Witness), BlockError> {
+    const UNDECODABLE: BlockError = BlockError::BadSignetSolution("undecodable");
+    // A network whose challenge is always true needs no solution; this challenge is not.
+    let solution = solution.unwrap_or(&[]);
+    if solution.is_empty() {
+        return Ok((ScriptBuf::new(), Witness::new()));
+    }
+    let (script_sig, used) = deserialize_partial::<ScriptBuf>(solution).map_err(|_| UNDECODABLE)?;
+    let (witness, rest) = deserialize_partial::<Witness>(&solution[used..]).map_err(|_| UNDECODABLE)?;
+    if used + rest == solution.len() { Ok((script_sig, witness)) } else { Err(UNDECODABLE) }
+}
+
+/// The one signature of `OP_0 <signature>`, which must sign everything.
+fn one_signature(script_sig: &Script) -> Option<ecdsa::Signature> {
+    let parts: Vec<Instruction<'_>> = script_sig.instructions().collect::<Result<_, _>>().ok()?;
+    let [Instruction::PushBytes(dummy), Instruction::PushBytes(signature)] = parts[..] else { return None };
+    let (kind, der) = signature.as_bytes().split_last()?;
+    if !dummy.is_empty() || u32::from(*kind) != SIGHASH_ALL {
+        return None;
+    }
+    let mut signature = ecdsa::Signature::from_der(der).ok()?;
+    // Consensus takes both halves of the curve; libsecp256k1 verifies only the lower.
+    signature.normalize_s();
+    Some(signature)
+}
+
+/// The virtual transaction that spends the challenge (BIP325, "to_sign").
+fn transaction_to_sign(block: &Block, root: sha256d::Hash, challenge: &Script) -> Transaction {
+    let header = &block.header;
+    let mut data = Vec::with_capacity(72);
+    data.extend(header.version.to_consensus().to_le_bytes());
+    data.extend(header.prev_blockhash.to_byte_array());
+    data.extend(root.to_byte_array());
+    data.extend(header.time.to_le_bytes());
+    let data = PushBytesBuf::try_from(data).expect("72 bytes can be pushed");
+    let script_sig = Builder::new().push_opcode(bitcoin::opcodes::OP_0).push_slice(data).into_script();
+    let to_spend = transaction(OutPoint::null(), script_sig, challenge.to_owned());
+    let op_return = Builder::new().push_opcode(OP_RETURN).into_script();
+    transaction(OutPoint { txid: to_spend.compute_txid(), vout: 0 }, ScriptBuf::new(), op_return)
+}
+
+fn transaction(previous_output: OutPoint, script_sig: ScriptBuf, script_pubkey: ScriptBuf) -> Transaction {
+    Transaction {
+        version: transaction::Version(0),
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn { previous_output, script_sig, sequence: Sequence::ZERO, witness: Witness::new() }],
+        output: vec![TxOut { value: Amount::ZERO, script_pubkey }],
+    }
+}

@@ -1,0 +1,115 @@
+//! Signature operations: what a block may ask of everyone who verifies it.
+//!
+//! Counted by looking at scripts, not by running them. A legacy operation costs four, one in a witness one.
+//! Source: Bitcoin Core `script/script.cpp` (`GetSigOpCount`), `script/interpreter.cpp` (`CountWitnessSigOps`),
+//! `consensus/tx_verify.cpp` (`GetTransactionSigOpCost`); BIP16, BIP141.
+
+use bitcoin::opcodes::all::OP_PUSHNUM_16;
+use bitcoin::script::Instruction;
+use bitcoin::{Script, Transaction, TxIn};
+use chainstore::ScriptClass;
+
+/// What a block's signature operations may cost in all.
+pub(super) const MAX_BLOCK_SIGOPS_COST: u64 = 80_000;
+/// Cost of one outside a witness.
+pub(super) const WITNESS_SCALE: u64 = 4;
+
+/// Which counts apply (`GetBlockScriptFlags`: both, but for a few old blocks).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub p2sh: bool,
+    pub witness: bool,
+}
+
+/// Operations in the transaction's own scripts, each multisig counted as twenty.
+pub(super) fn legacy(tx: &Transaction) -> u64 {
+    let inputs: usize = tx.input.iter().map(|input| input.script_sig.count_sigops_legacy()).sum();
+    let outputs: usize = tx.output.iter().map(|output| output.script_pubkey.count_sigops_legacy()).sum();
+    (inputs + outputs) as u64
+}
+
+/// Cost of what an input's redeem script and witness add, given the class of the output that it spends.
+pub(super) fn spending_cost(input: &TxIn, class: ScriptClass, counted: Counted) -> u64 {
+    let mut cost = 0;
+    let mut program = class;
+    if class == ScriptClass::P2sh {
+        let redeem_script = last_push(&input.script_sig);
+        if counted.p2sh {
+            cost += redeem_script.count_sigops() as u64 * WITNESS_SCALE;
+        }
+        program = ScriptClass::of(redeem_script);
+    }
+    if counted.witness {
+        cost += match program {
+            ScriptClass::P2wpkh => 1,
+            ScriptClass::P2wsh => {
+                input.witness.last().map_or(0, |script| Script::from_bytes(script).count_sigops() as u64)
+            }
+            ScriptClass::P2sh | ScriptClass::Other => 0,
+        };
+    }
+    cost
+}
+
+/// What the last push of a script that only pushes puts on the stack; empty where there is none.
+fn last_push(script_sig: &Script) -> &Script {
+    let mut last: &[u8] = &[];
+    for instruction in script_sig.instructions() {
+        last = match instruction {
+            Ok(Instruction::PushBytes(bytes)) => bytes.as_bytes(),
+            // Small numbers push too, but what they push is no script.
+            Ok(Instruction::Op(op)) if op.to_u8() <= OP_PUSHNUM_16.to_u8() => &[],
+            Ok(Instruction::Op(_)) | Err(_) => return Script::new(),
+        };
+    }
+    Script::from_bytes(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_CHECKSIG, OP_DUP, OP_PUSHNUM_2};
+    use bitcoin::script::{Builder, PushBytesBuf};
+    use bitcoin::{ScriptBuf, Witness};
+
+    use super::*;
+
+    const ALL: Counted = Counted { p2sh: true, witness: true };
+
+    fn push(script: &Script) -> ScriptBuf {
+        Builder::new().push_slice(PushBytesBuf::try_from(script.to_bytes()).unwrap()).into_script()
+    }
+
+    fn multisig() -> ScriptBuf {
+        Builder::new().push_opcode(OP_PUSHNUM_2).push_opcode(OP_CHECKMULTISIG).into_script()
+    }
+
+    fn input(script_sig: ScriptBuf, witness: &[&[u8]]) -> TxIn {
+        TxIn { script_sig, witness: Witness::from_slice(witness), ..TxIn::default() }
+    }
+
+    #[test]
+    fn a_redeem_script_counts_what_its_multisig_says() {
+        let spend = input(push(&multisig()), &[]);
+        assert_eq!(spending_cost(&spend, ScriptClass::P2sh, ALL), 8);
+        assert_eq!(spending_cost(&spend, ScriptClass::P2sh, Counted { p2sh: false, witness: false }), 0);
+        assert_eq!(spending_cost(&spend, ScriptClass::Other, ALL), 0);
+    }
+
+    #[test]
+    fn a_script_sig_that_does_more_than_push_has_no_redeem_script() {
+        let mut script_sig = Builder::new().push_opcode(OP_DUP).into_bytes();
+        script_sig.extend(push(&multisig()).into_bytes());
+        assert_eq!(spending_cost(&input(script_sig.into(), &[]), ScriptClass::P2sh, ALL), 0);
+        let small_number_last = [push(&multisig()).into_bytes(), vec![0x52]].concat();
+        assert_eq!(spending_cost(&input(small_number_last.into(), &[]), ScriptClass::P2sh, ALL), 0);
+    }
+
+    #[test]
+    fn witness_operations_cost_one_also_inside_p2sh() {
+        let script = Builder::new().push_opcode(OP_CHECKSIG).push_opcode(OP_CHECKSIG).into_script();
+        let nested = push(&script.to_p2wsh());
+        assert_eq!(spending_cost(&input(ScriptBuf::new(), &[script.as_bytes()]), ScriptClass::P2wsh, ALL), 2);
+        assert_eq!(spending_cost(&input(nested, &[script.as_bytes()]), ScriptClass::P2sh, ALL), 2);
+        assert_eq!(spending_cost(&input(ScriptBuf::new(), &[]), ScriptClass::P2wpkh, ALL), 1);
+    }
+}
