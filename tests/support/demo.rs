@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used)]
 
 // Of the tests' support what serves blocks; it finds its neighbours as `super`.
+#[path = "conversation.rs"]
+#[allow(dead_code)]
+mod conversation;
 #[path = "fixtures.rs"]
 #[allow(dead_code)]
 mod fixtures;
