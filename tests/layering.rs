@@ -7,129 +7,13 @@
 
 #[path = "layering/source.rs"]
 mod source;
+#[path = "layering/table.rs"]
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A row of the table.
-struct Layer {
-    /// The folder or file of `src/`.
-    name: &'static str,
-    /// Stages of ours.
-    ours: &'static [&'static str],
-    store: Store,
-    /// Crates of others, beside `std` and `bitcoin`.
-    others: &'static [&'static str],
-    purity: Purity,
-}
-
-/// What of `chainstore` a layer may name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Store {
-    Nothing,
-    /// What `chainstore/src/types.rs` defines.
-    Types,
-    Everything,
-}
-
-/// Whether a layer may meet the world.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purity {
-    /// No task, thread, lock, channel, file, socket, clock or log line.
-    Pure,
-    /// Files, but no task, socket, clock or log line.
-    Disk,
-    World,
-}
-
-const fn pure(
-    name: &'static str,
-    ours: &'static [&'static str],
-    store: Store,
-    others: &'static [&'static str],
-) -> Layer {
-    Layer { name, ours, store, others, purity: Purity::Pure }
-}
-
-const EVERYTHING: &[&str] =
-    &["config", "time", "validate", "peer", "headers", "blocks", "query", "electrum", "node", "io"];
-
-/// In the order of the data. Errors, shared bytes, seeded randomness and hash tables are vocabulary.
-const LAYERS: &[Layer] = &[
-    pure("time", &[], Store::Nothing, &[]),
-    pure("validate", &["time"], Store::Types, &["bytes", "thiserror"]),
-    pure("peer", &["validate", "time"], Store::Nothing, &["bytes", "thiserror", "fastrand"]),
-    pure("headers", &["peer", "validate", "time"], Store::Types, &["thiserror", "fastrand", "hashbrown"]),
-    pure(
-        "blocks",
-        &["peer", "headers", "validate", "time"],
-        Store::Types,
-        &["bytes", "thiserror", "fastrand", "hashbrown"],
-    ),
-    pure("query", &[], Store::Everything, &["bytes", "thiserror"]),
-    pure(
-        "electrum",
-        &["query", "time"],
-        Store::Types,
-        &["serde", "serde_json", "bytes", "thiserror", "fastrand"],
-    ),
-    pure(
-        "node",
-        &["time", "validate", "peer", "headers", "blocks", "query", "electrum"],
-        Store::Everything,
-        &["bytes", "thiserror", "fastrand"],
-    ),
-    Layer {
-        name: "config",
-        ours: &["validate"],
-        store: Store::Nothing,
-        others: &["clap", "serde", "toml", "anyhow", "thiserror", "tracing"],
-        purity: Purity::World,
-    },
-    Layer { name: "io", ours: EVERYTHING, store: Store::Everything, others: &["*"], purity: Purity::World },
-    Layer { name: "lib", ours: EVERYTHING, store: Store::Nothing, others: &[], purity: Purity::Pure },
-    Layer { name: "main", ours: EVERYTHING, store: Store::Nothing, others: &["*"], purity: Purity::World },
-];
-
-const CHAINSTORE: Layer = Layer {
-    name: "chainstore",
-    ours: &[],
-    store: Store::Everything,
-    others: &["redb", "crc32c", "thiserror", "hashbrown"],
-    purity: Purity::Disk,
-};
-
-/// What the world is made of, as part of a path.
-const WORLD: &[&str] = &[
-    "async",
-    "std::net",
-    "std::process",
-    "std::env",
-    "Instant::now",
-    "SystemTime::now",
-    "std::time::SystemTime",
-    "tracing",
-    "tokio",
-    "println",
-    "eprintln",
-    "print",
-    "eprint",
-];
-/// What also a disk is made of.
-const DISK: &[&str] = &[
-    "std::fs",
-    "std::io",
-    "std::thread",
-    "thread::spawn",
-    "std::sync::Mutex",
-    "std::sync::RwLock",
-    "std::sync::Condvar",
-    "std::sync::mpsc",
-    "std::sync::atomic",
-    "std::sync::OnceLock",
-    "std::sync::LazyLock",
-    "thread_local",
-];
+use table::{CHAINSTORE, DISK, LAYERS, Layer, Purity, Store, WORLD};
 
 /// What a file of a layer does that its row does not allow, in words.
 fn violations(

@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used)]
 
 // Of the tests' support what serves blocks; it finds its neighbours as `super`.
+#[path = "conversation.rs"]
+#[allow(dead_code)]
+mod conversation;
 #[path = "fixtures.rs"]
 #[allow(dead_code)]
 mod fixtures;
@@ -17,9 +20,12 @@ mod replay;
 #[allow(dead_code)]
 mod wire;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use bitcoin::Network;
+use peerdex::config::{self, Command};
+use peerdex::io;
 
 use replay::ReplayPeer;
 
@@ -61,9 +67,19 @@ fn main() -> ExitCode {
 }
 
 /// Runs the server on this thread until Ctrl-C.
-// To be wired, as src/main.rs does it: `peerdex::config::load` on `arguments` and the environment, then
-// `peerdex::io::run(&config)`.
 fn run(arguments: Vec<String>) -> ExitCode {
-    eprintln!("not wired yet: {}", arguments.join(" "));
-    ExitCode::FAILURE
+    let arguments = arguments.into_iter().map(OsString::from);
+    let command = config::load(arguments, std::env::vars_os(), |path| std::fs::read_to_string(path));
+    let outcome = match command {
+        Ok(Command::Run(config)) => io::run(&config).map_err(|error| format!("{error:#}")),
+        Ok(Command::Print(text)) => Err(text),
+        Err(error) => Err(error.to_string()),
+    };
+    outcome.map_or_else(
+        |error| {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
 }

@@ -12,6 +12,7 @@
 pub mod fixtures;
 pub mod naive;
 // Who gives it to peerdex.
+pub mod conversation;
 pub mod node;
 pub mod payments;
 pub mod replay;
