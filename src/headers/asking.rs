@@ -85,13 +85,12 @@ impl HeaderSync {
 
     /// Ends what waited too long.
     pub(super) fn expire(&mut self, now: Now) {
-        let many = self.peers.len() > 1;
         let mut silent = Vec::new();
         for (&id, peer) in &mut self.peers {
             if peer.in_flight.is_some_and(|sent| now.instant >= sent + ANSWER_WINDOW) {
                 peer.in_flight = None;
                 peer.strikes += 1;
-                if peer.strikes >= MAX_STRIKES && many {
+                if peer.strikes >= MAX_STRIKES {
                     silent.push(id);
                 }
             }

@@ -225,6 +225,18 @@ fn a_chain_that_changes_between_the_passes_is_not_kept_and_another_peer_complete
 }
 
 #[test]
+fn a_count_ends_when_the_peer_leaves_the_chain() {
+    let headers = chain(&genesis(), 0, 2_000);
+    let mut net = Net::with(regtest(), 1 << 40);
+    net.connect(ALICE);
+    net.answer(ALICE, &headers);
+    assert_eq!(net.asked(ALICE).unwrap()[0], headers[1_999].block_hash());
+    net.headers(ALICE, &chain(&genesis(), 1, 10));
+    net.inv(ALICE, BlockHash::hash(b"news"));
+    assert_eq!(net.asked(ALICE).unwrap(), [genesis().block_hash()]);
+}
+
+#[test]
 fn a_deep_reorg_passes_by_its_work() {
     let old = chain(&genesis(), 0, 3_000);
     let new = chain(&old[99], 1, 3_100);
@@ -245,6 +257,12 @@ fn a_branch_far_below_the_best_work_is_ignored() {
     net.connect_honest(ALICE, &headers);
     net.connect(BOB);
     net.take(|_| true);
+    net.headers(BOB, &headers[..99]);
+    assert_eq!(
+        net.take(|output| matches!(output, Output::Warn { .. })),
+        [],
+        "what we have is no side branch"
+    );
     net.headers(BOB, &chain(&headers[99], 1, 50));
     assert_eq!(net.persisted(), []);
     assert_eq!(net.sync.peer_tip(BOB).map(|tip| tip.height), Some(Height(100)), "so far it agrees");

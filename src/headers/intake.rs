@@ -247,7 +247,7 @@ impl HeaderSync {
                 self.asked_one = true;
             }
             // An announcement that fits: what it was to be asked, it still is.
-            None => peer.announced = news,
+            None => {}
         }
         if let Some(hash) = announced.filter(|_| news.is_none()) {
             self.peer_has(from, hash);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bitcoin::hashes::Hash;
+use bitcoin::p2p::ServiceFlags;
 
 use super::super::asking::{ANSWER_WINDOW, ASK_AGAIN, NO_PROGRESS};
 use super::super::testing::{chain, child, child_at, genesis, hashes};
@@ -25,17 +26,19 @@ fn at_tip_of(headers: &[Header]) -> Net {
 fn the_first_sync_is_from_one_peer_and_then_all_are_asked() {
     let headers = chain(&genesis(), 0, 4_500);
     let mut net = Net::new();
-    net.connect(ALICE);
-    net.connect(BOB);
+    for peer in [ALICE, BOB, CAROL] {
+        net.connect(peer);
+    }
 
     for _ in 0..3 {
-        assert_eq!(net.asked(BOB), None);
+        assert_eq!((net.asked(BOB), net.asked(CAROL)), (None, None));
         net.answer(ALICE, &headers);
     }
 
     assert_eq!(net.best(), headers[4_499].block_hash());
     assert_eq!(net.asked(ALICE), None, "a short answer ends the questions");
     assert!(net.asked(BOB).is_some());
+    assert!(net.asked(CAROL).is_some());
     assert_eq!(hashes(&net.persisted()), hashes(&headers));
 }
 
@@ -49,6 +52,24 @@ fn a_chain_that_ends_with_a_full_answer_is_asked_for_once_more() {
     net.answer(ALICE, &headers);
     assert_eq!(net.asked(ALICE), None);
     assert!(net.sync.is_caught_up());
+}
+
+#[test]
+fn a_peer_left_behind_on_the_same_chain_goes_on_from_where_we_are() {
+    let headers = chain(&genesis(), 0, 9_000);
+    let mut net = Net::new();
+    net.connect(ALICE);
+    net.answer(ALICE, &headers);
+    net.connect_honest(BOB, &headers);
+    net.asked(ALICE);
+    net.advance(ANSWER_WINDOW);
+    assert_eq!(net.best(), headers[8_999].block_hash());
+
+    let locator = net.asked(ALICE).unwrap();
+    assert_eq!(locator[0], headers[8_998].block_hash());
+    // Should its chain part from ours soon after what it sent, it need not begin below that.
+    assert!(locator.contains(&headers[1_999].block_hash()));
+    assert!(locator.is_sorted_by_key(|&hash| std::cmp::Reverse(net.sync.tree().height(hash))));
 }
 
 #[test]
@@ -135,6 +156,8 @@ fn an_inv_of_a_known_block_tells_what_the_peer_has() {
     net.answer(ALICE, &headers[..2]);
     net.inv(ALICE, headers[3].block_hash());
     assert_eq!(net.sync.peer_tip(ALICE).map(|tip| tip.height), Some(Height(4)));
+    net.inv(ALICE, headers[0].block_hash());
+    assert_eq!(net.sync.peer_tip(ALICE).map(|tip| tip.height), Some(Height(4)), "it has no less than before");
     assert_eq!(net.asked(ALICE), None);
 }
 
@@ -236,6 +259,16 @@ fn the_turn_passes_from_a_silent_peer_within_a_minute() {
     net.answer(BOB, &headers);
     assert_eq!(net.best(), headers[99].block_hash());
     assert_eq!(net.sync.progress().sync_peer, None);
+}
+
+#[test]
+fn the_turn_goes_to_a_peer_with_the_whole_chain_first() {
+    let mut net = Net::new();
+    net.connect(ALICE);
+    net.connect_with(BOB, ServiceFlags::NETWORK_LIMITED | ServiceFlags::WITNESS);
+    net.connect(CAROL);
+    net.advance(NO_PROGRESS);
+    assert_eq!(net.sync.progress().sync_peer, Some(CAROL));
 }
 
 #[test]

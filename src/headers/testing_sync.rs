@@ -44,9 +44,13 @@ impl Net {
     }
 
     pub fn connect(&mut self, peer: PeerId) {
+        self.connect_with(peer, ServiceFlags::NETWORK | ServiceFlags::WITNESS);
+    }
+
+    pub fn connect_with(&mut self, peer: PeerId, services: ServiceFlags) {
         let info = PeerInfo {
             version: 70016,
-            services: ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+            services,
             user_agent: "/test/".to_owned(),
             start_height: 1_000_000,
             relay: true,

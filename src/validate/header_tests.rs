@@ -169,7 +169,7 @@ fn difficulty_changes_by_a_factor_of_four_at_most() {
 fn a_period_that_ends_before_it_started_counts_as_the_shortest() {
     let params = Params::of(Network::Testnet);
     let mut chain = Chain::steady(2016, HARD);
-    chain.0[2015].0 = chain.0[0].0 - 5_000;
+    chain.0[2015].0 = chain.0[0].0 - 8 * RETARGET_TIMESPAN;
     assert_eq!(next_work_required(&chain, 0, &params), bits(0x1a3f_ffc0));
 }
 
