@@ -100,7 +100,7 @@ impl Server {
 
     /// A client that speaks 1.4, once the server listens.
     pub fn client(&mut self) -> Client {
-        self.client_of(json!("1.4"))
+        self.client_of(json!(["1.4", "1.4.3"]))
     }
 
     /// A client of this version, or of this range of versions.
