@@ -7,13 +7,13 @@
 pub mod config;
 pub mod time;
 
-pub mod validate;
-pub mod peer;
-pub mod headers;
 pub mod blocks;
+pub mod headers;
+pub mod peer;
+pub mod validate;
 // chainstore, its own crate, keeps what has been checked.
-pub mod query;
 pub mod electrum;
+pub mod query;
 
 pub mod node;
 

@@ -9,7 +9,8 @@ use peerdex::io;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let command = config::load(std::env::args_os(), std::env::vars_os(), |path| std::fs::read_to_string(path));
+    let command =
+        config::load(std::env::args_os(), std::env::vars_os(), |path| std::fs::read_to_string(path));
     match command {
         Ok(Command::Print(text)) => {
             print!("{text}");

@@ -152,9 +152,10 @@ impl Download {
             if !self.peers.values().any(|peer| peer.has_room() && !peer.is_late()) {
                 break;
             }
-            let able = self.peers.iter().filter(|(_, peer)| {
-                peer.has_room() && !peer.is_late() && peer.can_serve(hash, height, tree)
-            });
+            let able = self
+                .peers
+                .iter()
+                .filter(|(_, peer)| peer.has_room() && !peer.is_late() && peer.can_serve(hash, height, tree));
             let Some((&peer, _)) = able.min_by_key(|(_, peer)| peer.in_flight.len()) else { continue };
             if let Some(state) = self.peers.get_mut(&peer) {
                 state.in_flight.insert(hash, now.instant);
@@ -178,7 +179,9 @@ impl Download {
             peer.delivered();
             Some(asked_at)
         });
-        let (Some(_), Some(State::Asked { height, by })) = (asked_at, self.blocks.get(&hash)) else { return false };
+        let (Some(_), Some(State::Asked { height, by })) = (asked_at, self.blocks.get(&hash)) else {
+            return false;
+        };
         let (height, by) = (*height, by.clone());
         for (peer, since) in by {
             // Who was asked for good and lost anyway is slow or dead.

@@ -33,18 +33,34 @@ use download::Download;
 #[derive(Debug)]
 pub enum Output {
     /// Ask for these blocks with one `getdata`, in this order.
-    GetData { peer: PeerId, blocks: Vec<BlockHash> },
+    GetData {
+        peer: PeerId,
+        blocks: Vec<BlockHash>,
+    },
     /// Run rungs 3 and 4; the answer comes back through `handle_checked`.
-    Check { hash: BlockHash, height: Height, raw: Bytes },
+    Check {
+        hash: BlockHash,
+        height: Height,
+        raw: Bytes,
+    },
     /// Connect this block on top of the one of the last `Connect`, or of the chain's tip.
     Connect(CheckedBlock),
     /// Keep this block, of another branch, on disk.
     Store(CheckedBlock),
     /// Disconnect down to `fork`, then connect these kept blocks: all of it, or nothing.
-    Switch { fork: Tip, connect: Vec<BlockHash> },
+    Switch {
+        fork: Tip,
+        connect: Vec<BlockHash>,
+    },
     /// The block breaks a rule: its header and what builds on it are never to be followed.
-    MarkInvalid { hash: BlockHash, reason: String },
-    Drop { peer: PeerId, why: Misbehavior },
+    MarkInvalid {
+        hash: BlockHash,
+        reason: String,
+    },
+    Drop {
+        peer: PeerId,
+        why: Misbehavior,
+    },
 }
 
 /// What became of `Connect`, `Store` and `Switch`, in their order.
@@ -54,7 +70,11 @@ pub enum ChainEvent {
     Stored(BlockHash),
     Switched(Tip),
     /// A block did not connect. The chain now stands at `tip`; later `Connect`s that were on their way are void.
-    Failed { hash: BlockHash, reason: String, tip: Tip },
+    Failed {
+        hash: BlockHash,
+        reason: String,
+        tip: Tip,
+    },
 }
 
 /// Fetches the blocks of the best header chain and puts them in order.

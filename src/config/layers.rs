@@ -28,9 +28,14 @@ enum Kind {
 
 /// The Electrum server that needs no Bitcoin node: it fetches and checks the chain from Bitcoin peers.
 #[derive(Debug, Parser)]
-#[command(name = "peerdex", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "peerdex",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Every setting can also stand in the environment (PEERDEX_DATA_DIR for --data-dir; lists separated by \
-commas) or in the file (data-dir = \"...\"). Arguments beat the environment, the environment beats the file.")]
+commas) or in the file (data-dir = \"...\"). Arguments beat the environment, the environment beats the file."
+)]
 struct Arguments {
     /// mainnet, testnet3, testnet4, signet or regtest [default: mainnet]
     #[arg(long, value_name = "NETWORK")]
@@ -87,7 +92,9 @@ impl Layers {
             }
             Err(error) => {
                 let text = error.to_string();
-                return Err(ConfigError(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_string()));
+                return Err(ConfigError(
+                    text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_string(),
+                ));
             }
         };
         let mut layers = Self::default();
@@ -156,10 +163,14 @@ impl Layers {
                 found.config = Some(value);
                 continue;
             }
-            let (name, kind) = SETTINGS.into_iter().find(|(name, _)| env_name(name) == key).ok_or_else(|| {
-                let known: Vec<String> = SETTINGS.iter().map(|(name, _)| env_name(name)).collect();
-                ConfigError(format!("{key}: unknown setting; known are PEERDEX_CONFIG, {}", known.join(", ")))
-            })?;
+            let (name, kind) =
+                SETTINGS.into_iter().find(|(name, _)| env_name(name) == key).ok_or_else(|| {
+                    let known: Vec<String> = SETTINGS.iter().map(|(name, _)| env_name(name)).collect();
+                    ConfigError(format!(
+                        "{key}: unknown setting; known are PEERDEX_CONFIG, {}",
+                        known.join(", ")
+                    ))
+                })?;
             let values = if kind == Kind::List { split(vec![value]) } else { vec![value] };
             let given = values.into_iter().map(|value| Given { value, origin: key.to_string() });
             found.layers.0.insert(name, given.collect());
@@ -168,9 +179,9 @@ impl Layers {
     }
 
     fn from_file(path: &str, text: &str) -> Result<Self, ConfigError> {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError(format!("{path}: {}", error.to_string().trim_end())))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            ConfigError(format!("{path}: {}", error.to_string().trim_end()))
+        })?;
         let mut layer = Self::default();
         for (key, value) in table {
             let (name, kind) = SETTINGS.into_iter().find(|(name, _)| *name == key).ok_or_else(|| {
@@ -180,7 +191,10 @@ impl Layers {
             let origin = format!("{path}: {key}");
             let one = |value: toml::Value| match value {
                 toml::Value::String(value) => Ok(Given { value, origin: origin.clone() }),
-                other => Err(ConfigError(format!("{origin}: a value of type {} is no text in quotes", other.type_str()))),
+                other => Err(ConfigError(format!(
+                    "{origin}: a value of type {} is no text in quotes",
+                    other.type_str()
+                ))),
             };
             let given = match value {
                 toml::Value::Array(values) if kind == Kind::List => {

@@ -52,7 +52,8 @@ fn each_network_has_its_folder_and_ports() {
 #[test]
 fn arguments_beat_the_environment_and_the_environment_beats_the_file() {
     let file = "network = 'signet'\nlog = 'error'\nconnect = ['a:1', 'b:2']\ndata-dir = '/file'";
-    let env = [("PEERDEX_NETWORK", "testnet4"), ("PEERDEX_CONNECT", "c:3, d:4"), ("PEERDEX_CONFIG", "p.toml")];
+    let env =
+        [("PEERDEX_NETWORK", "testnet4"), ("PEERDEX_CONNECT", "c:3, d:4"), ("PEERDEX_CONFIG", "p.toml")];
 
     let config = config(&["--network", "regtest"], &env, file);
 
@@ -68,7 +69,10 @@ fn what_is_unknown_names_itself_and_says_what_is_allowed() {
     let text = error(&base, &[], "colour = 'red'");
     assert!(text.starts_with("p.toml: colour: unknown setting; known are network, connect"), "{text}");
     let text = error(&base[..4], &[("PEERDEX_COLOUR", "red")], "");
-    assert!(text.starts_with("PEERDEX_COLOUR: unknown setting; known are PEERDEX_CONFIG, PEERDEX_NETWORK"), "{text}");
+    assert!(
+        text.starts_with("PEERDEX_COLOUR: unknown setting; known are PEERDEX_CONFIG, PEERDEX_NETWORK"),
+        "{text}"
+    );
     let text = error(&["--colour", "red"], &[], "");
     assert!(text.contains("'--colour'"), "{text}");
     let text = error(&["--config", "q.toml"], &[], "");
@@ -78,14 +82,54 @@ fn what_is_unknown_names_itself_and_says_what_is_allowed() {
 #[test]
 fn a_bad_value_names_its_setting_and_where_it_stood() {
     for (args, env, file, expected) in [
-        (&["--network", "main"][..], &[][..], "", "--network: 'main' is none of mainnet, testnet3, testnet4, signet, regtest"),
-        (&[], &[("PEERDEX_LOG", "loud")], "", "PEERDEX_LOG: 'loud' is none of error, warn, info, debug, trace"),
-        (&["--config", "p.toml"], &[], "service = 'ssl://a:1'", "p.toml: service: 'ssl://a:1' is no service: give tcp://ADDR:PORT, for example tcp://127.0.0.1:50001"),
-        (&["--config", "p.toml"], &[], "network = 3", "p.toml: network: a value of type integer is no text in quotes"),
-        (&["--min-chain-work", "xyz"], &[], "", "--min-chain-work: 'xyz' is no chain work: give 1 to 64 hex digits, for example 0"),
-        (&["--connect", "a:0"], &[], "", "--connect: 'a:0' is no peer: give HOST:PORT, for example 127.0.0.1:8333"),
-        (&["--connect", "[::1"], &[], "", "--connect: '[::1' is no peer: give HOST:PORT, for example 127.0.0.1:8333"),
-        (&["--connect", "a b:1"], &[], "", "--connect: 'a b:1' is no peer: give HOST:PORT, for example 127.0.0.1:8333"),
+        (
+            &["--network", "main"][..],
+            &[][..],
+            "",
+            "--network: 'main' is none of mainnet, testnet3, testnet4, signet, regtest",
+        ),
+        (
+            &[],
+            &[("PEERDEX_LOG", "loud")],
+            "",
+            "PEERDEX_LOG: 'loud' is none of error, warn, info, debug, trace",
+        ),
+        (
+            &["--config", "p.toml"],
+            &[],
+            "service = 'ssl://a:1'",
+            "p.toml: service: 'ssl://a:1' is no service: give tcp://ADDR:PORT, for example tcp://127.0.0.1:50001",
+        ),
+        (
+            &["--config", "p.toml"],
+            &[],
+            "network = 3",
+            "p.toml: network: a value of type integer is no text in quotes",
+        ),
+        (
+            &["--min-chain-work", "xyz"],
+            &[],
+            "",
+            "--min-chain-work: 'xyz' is no chain work: give 1 to 64 hex digits, for example 0",
+        ),
+        (
+            &["--connect", "a:0"],
+            &[],
+            "",
+            "--connect: 'a:0' is no peer: give HOST:PORT, for example 127.0.0.1:8333",
+        ),
+        (
+            &["--connect", "[::1"],
+            &[],
+            "",
+            "--connect: '[::1' is no peer: give HOST:PORT, for example 127.0.0.1:8333",
+        ),
+        (
+            &["--connect", "a b:1"],
+            &[],
+            "",
+            "--connect: 'a b:1' is no peer: give HOST:PORT, for example 127.0.0.1:8333",
+        ),
     ] {
         let mut env = env.to_vec();
         env.push(("HOME", "/h"));
@@ -119,10 +163,15 @@ fn peers_may_be_ipv6_and_work_may_be_short() {
 #[test]
 fn help_and_version_are_printed() {
     match run(&["--help"], &[], "").unwrap() {
-        Command::Print(text) => assert!(text.contains("--min-chain-work") && text.contains("PEERDEX_DATA_DIR"), "{text}"),
+        Command::Print(text) => {
+            assert!(text.contains("--min-chain-work") && text.contains("PEERDEX_DATA_DIR"), "{text}")
+        }
         Command::Run(_) => panic!("ran"),
     }
-    assert_eq!(run(&["--version"], &[], "").unwrap(), Command::Print(format!("peerdex {}\n", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        run(&["--version"], &[], "").unwrap(),
+        Command::Print(format!("peerdex {}\n", env!("CARGO_PKG_VERSION")))
+    );
 }
 
 proptest::proptest! {

@@ -52,7 +52,8 @@ pub enum Service {
 impl Service {
     /// What is served when nothing is asked for: TCP on this machine alone.
     pub fn default_for(network: Network) -> Self {
-        let port = NETWORKS.iter().find(|(_, candidate, _)| *candidate == network).map_or(50001, |entry| entry.2);
+        let port =
+            NETWORKS.iter().find(|(_, candidate, _)| *candidate == network).map_or(50001, |entry| entry.2);
         Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
     }
 }

@@ -25,10 +25,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::blocks::BlockSync;
 use crate::config::Config;
 use crate::electrum::Server;
-use crate::headers::{HeaderSync, HeaderTree};
 use crate::node::Node;
 use crate::node::chain::Chain;
 use crate::query::{SyncState, View};
@@ -80,7 +78,9 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
     );
     let store = Store::open(&config.data_dir, Options::new(config.network))?;
     let chain = Chain::new(store, params.clone())?;
-    let node = load(config, &params, &chain, clock)?;
+    let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
+    let node = Node::restore(clock.now(), &chain, min_chain_work, BLOCK_BYTES, fastrand::u64(..))?;
+    info!(height = node.progress().height.0, headers = node.progress().target.0, "store opened");
 
     let listeners = wallets::bind(&config.services).await?;
     let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
@@ -138,29 +138,4 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
         Err(_) => info!("stopped before the last blocks were stored; they will be fetched again"),
     }
     result
-}
-
-/// Rebuilds the machines from what the store has.
-fn load(
-    config: &Config,
-    params: &Arc<Params>,
-    chain: &Chain,
-    clock: clock::Clock,
-) -> anyhow::Result<Node> {
-    let loaded = chain.store().headers()?;
-    let mut tree = HeaderTree::new((**params).clone());
-    let side = loaded.side.iter().map(|(_, header)| header);
-    for header in loaded.chain.iter().skip(1).chain(side) {
-        // What no longer fits (a side header whose parent was forgotten) is fetched again if anybody follows it.
-        let _ = tree.insert_stored(*header);
-    }
-    for hash in loaded.invalid {
-        tree.mark_invalid(hash);
-    }
-    let tip = chain.store().tip().context("the store has no block")?;
-    info!(height = tip.height.0, headers = tree.best().height.0, "store opened");
-    let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
-    let sync = HeaderSync::new(tree, min_chain_work, fastrand::u64(..));
-    let blocks = BlockSync::new(BLOCK_BYTES, tip, chain.store().stored_blocks());
-    Ok(Node::new(clock.now(), sync, blocks, chain.snapshot()))
 }

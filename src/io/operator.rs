@@ -59,7 +59,9 @@ impl Operator {
                 "no peer has block {missing}: connect one that keeps the whole chain with --connect; \
                  still looking"
             ),
-            Notice::InvalidBlock { hash, reason } => warn!(%hash, reason, "invalid block, its chain is not followed"),
+            Notice::InvalidBlock { hash, reason } => {
+                warn!(%hash, reason, "invalid block, its chain is not followed")
+            }
             Notice::OldTip { tip, age } => warn!(
                 height = tip.height.0,
                 age_hours = age.as_secs() / 3600,

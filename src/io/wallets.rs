@@ -125,7 +125,8 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let (subscriber, broadcasts, stop) = (subscriber.clone(), broadcasts.clone(), stop.clone());
+                    let (subscriber, broadcasts, stop) =
+                        (subscriber.clone(), broadcasts.clone(), stop.clone());
                     tokio::spawn(async move {
                         let Some((view, updates)) = subscriber.subscribe() else { return };
                         let session = Session::new(subscriber.server.clone(), view);

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use chainstore::{Commit, Height, NewBlock, Snapshot, Store, Tip};
 
 use crate::blocks::ChainEvent;
-use crate::validate::{BlockContext, BlockError, CheckedBlock, Params, SpendContext, check_block, connect_block};
+use crate::validate::{
+    BlockContext, BlockError, CheckedBlock, Params, SpendContext, check_block, connect_block,
+};
 
 /// What the chain's writer is told to do.
 #[derive(Debug)]
@@ -70,6 +72,11 @@ impl Chain {
     /// The store, for what only reads.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The rules of the network.
+    pub fn params(&self) -> &Params {
+        &self.params
     }
 
     /// The last committed state.
@@ -178,8 +185,10 @@ impl Chain {
             let Some(raw) = self.store.stored_block(&hash)? else {
                 return Ok(Err((hash, "its block is not on disk".into())));
             };
-            let context =
-                BlockContext { height: tip.height.next(), parent_mtp: self.store.median_time_past(tip.height)? };
+            let context = BlockContext {
+                height: tip.height.next(),
+                parent_mtp: self.store.median_time_past(tip.height)?,
+            };
             let result = match check_block(raw.into(), &context, &self.params) {
                 Ok(block) => self.stage(block)?,
                 Err(error) => Err(error),
@@ -205,14 +214,18 @@ impl Chain {
                 params: &self.params,
                 parent_mtp: self.store.median_time_past(parent)?,
                 at_bip34_height: self.at_bip34_height(parent)?,
-                mtp_at: &|height| self.store.median_time_past(height).unwrap_or_else(|error| {
-                    keep(error);
-                    0
-                }),
-                has_unspent: &|txid| self.store.has_unspent(txid).unwrap_or_else(|error| {
-                    keep(error);
-                    false
-                }),
+                mtp_at: &|height| {
+                    self.store.median_time_past(height).unwrap_or_else(|error| {
+                        keep(error);
+                        0
+                    })
+                },
+                has_unspent: &|txid| {
+                    self.store.has_unspent(txid).unwrap_or_else(|error| {
+                        keep(error);
+                        false
+                    })
+                },
             },
         );
         if let Some(error) = failure.into_inner() {

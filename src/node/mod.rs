@@ -14,19 +14,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Work};
 use bytes::Bytes;
 use chainstore::{Height, Snapshot, Tip};
 
-pub use broadcast::{BroadcastId, BroadcastError};
 use broadcast::Broadcasts;
-use chain::{Command, Event};
-pub use progress::Progress;
+pub use broadcast::{BroadcastError, BroadcastId};
+use chain::{Chain, Command, Event};
 use progress::Meter;
+pub use progress::Progress;
 
 use crate::blocks::{self, BlockSync};
-use crate::headers::{self, HeaderSync};
+use crate::headers::{self, HeaderSync, HeaderTree};
 use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo};
 use crate::query::{SyncState, Touched, View};
 use crate::time::{Instant, Now};
@@ -49,11 +49,17 @@ pub enum Input {
     PeerMessage(PeerId, Message),
     PeerGone(PeerId, CloseReason),
     /// What rungs 3 and 4 said of a block that was put out as `Output::Check`.
-    Checked { hash: BlockHash, result: Result<CheckedBlock, BlockError> },
+    Checked {
+        hash: BlockHash,
+        result: Result<CheckedBlock, BlockError>,
+    },
     /// What became of a command to the chain's writer.
     Chain(Event),
     /// A wallet's transaction, already checked as far as it can be.
-    Broadcast { id: BroadcastId, raw: Bytes },
+    Broadcast {
+        id: BroadcastId,
+        raw: Bytes,
+    },
 }
 
 /// What is to be done outside.
@@ -62,13 +68,20 @@ pub enum Output {
     Send(PeerId, Message),
     Drop(PeerId, Misbehavior),
     /// Run `validate::check_block`; the answer comes back as `Input::Checked`.
-    Check { hash: BlockHash, raw: Bytes, context: BlockContext },
+    Check {
+        hash: BlockHash,
+        raw: Bytes,
+        context: BlockContext,
+    },
     /// For the chain's writer, in this order.
     Chain(Command),
     /// Wallets are answered from this view from now on.
     Publish(Publication),
     /// What became of a broadcast.
-    Broadcast { id: BroadcastId, result: Result<(), BroadcastError> },
+    Broadcast {
+        id: BroadcastId,
+        result: Result<(), BroadcastError>,
+    },
     Notice(Notice),
 }
 
@@ -83,16 +96,27 @@ pub struct Publication {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     TipChanged(Tip),
-    Reorg { from: Tip, to: Tip },
+    Reorg {
+        from: Tip,
+        to: Tip,
+    },
     /// The first moment at which wallets are served.
     Synced(Tip),
     PeerReady(PeerId, PeerInfo),
     PeerGone(PeerId, CloseReason),
     /// No connected peer has, or will give us, the block that comes next.
-    NoSource { missing: Height },
-    InvalidBlock { hash: BlockHash, reason: String },
+    NoSource {
+        missing: Height,
+    },
+    InvalidBlock {
+        hash: BlockHash,
+        reason: String,
+    },
     /// The newest block is old: the peers may be cut off, or our clock wrong.
-    OldTip { tip: Tip, age: Duration },
+    OldTip {
+        tip: Tip,
+        age: Duration,
+    },
     /// The store could not be read; what wallets were told last stands.
     StoreFailed(String),
     /// Something about one peer.
@@ -120,14 +144,34 @@ pub struct Node {
 }
 
 impl Node {
-    /// `headers` holds the headers that the store had, `blocks` starts at the store's tip.
-    pub fn new(now: Now, headers: HeaderSync, blocks: BlockSync, snapshot: Arc<Snapshot>) -> Self {
+    /// Begins where the chain's writer stands, with the headers that it has.
+    ///
+    /// `memory_bytes` bounds what waits to be checked or connected; `seed` decides the order among equal peers.
+    pub fn restore(
+        now: Now,
+        chain: &Chain,
+        min_chain_work: Work,
+        memory_bytes: usize,
+        seed: u64,
+    ) -> Result<Self, chainstore::Error> {
+        let loaded = chain.store().headers()?;
+        let mut tree = HeaderTree::new(chain.params().clone());
+        let side = loaded.side.iter().map(|(_, header)| header);
+        for header in loaded.chain.iter().skip(1).chain(side) {
+            // What no longer fits (its parent was forgotten) is fetched again if anybody follows it.
+            let _ = tree.insert_stored(*header);
+        }
+        for hash in loaded.invalid {
+            tree.mark_invalid(hash);
+        }
+        let snapshot = chain.snapshot();
+        let tip = tip_of(&snapshot);
         let mut node = Self {
-            headers,
-            blocks,
+            headers: HeaderSync::new(tree, min_chain_work, seed),
+            blocks: BlockSync::new(memory_bytes, tip, chain.store().stored_blocks()),
             broadcasts: Broadcasts::default(),
             peers: BTreeMap::new(),
-            staged: tip_of(&snapshot),
+            staged: tip,
             snapshot,
             synced: false,
             meter: Meter::default(),
@@ -138,7 +182,7 @@ impl Node {
         };
         node.blocks.handle_best_changed(now, node.headers.tree());
         node.route(now);
-        node
+        Ok(node)
     }
 
     /// Something happened; call `poll` until `None` afterwards.
@@ -165,7 +209,9 @@ impl Node {
             }
             Input::Chain(Event::Chain(event)) => {
                 match &event {
-                    blocks::ChainEvent::Connected(tip) | blocks::ChainEvent::Switched(tip) => self.staged = *tip,
+                    blocks::ChainEvent::Connected(tip) | blocks::ChainEvent::Switched(tip) => {
+                        self.staged = *tip
+                    }
                     blocks::ChainEvent::Failed { hash, reason, tip } => {
                         self.staged = *tip;
                         self.notice(Notice::InvalidBlock { hash: *hash, reason: reason.clone() });
@@ -219,7 +265,12 @@ impl Node {
     }
 
     pub fn progress(&self) -> Progress {
-        self.meter.progress(self.staged.height, self.headers.tree().best().height, self.peers.len(), self.synced)
+        self.meter.progress(
+            self.staged.height,
+            self.headers.tree().best().height,
+            self.peers.len(),
+            self.synced,
+        )
     }
 
     fn message(&mut self, now: Now, peer: PeerId, message: Message) {
@@ -339,7 +390,11 @@ impl Node {
     /// Synced: every peer told us all headers it has, and the best one's block is durable.
     fn maybe_synced(&mut self) {
         let best = self.headers.tree().best().hash;
-        if !self.synced && !self.peers.is_empty() && self.headers.is_caught_up() && tip_of(&self.snapshot).hash == best {
+        if !self.synced
+            && !self.peers.is_empty()
+            && self.headers.is_caught_up()
+            && tip_of(&self.snapshot).hash == best
+        {
             self.synced = true;
             self.notice(Notice::Synced(tip_of(&self.snapshot)));
             self.publish(Touched::default());
@@ -372,7 +427,9 @@ impl Node {
             self.notice(Notice::NoSource { missing });
         }
         let tip = tip_of(&self.snapshot);
-        let age = now.unix.saturating_sub(u64::from(self.headers.tree().info(tip.hash).map_or(0, |info| info.time)));
+        let age = now
+            .unix
+            .saturating_sub(u64::from(self.headers.tree().info(tip.hash).map_or(0, |info| info.time)));
         if self.synced && age > OLD_TIP_SECS && self.warned_of != Some(tip.hash) {
             self.warned_of = Some(tip.hash);
             self.notice(Notice::OldTip { tip, age: Duration::from_secs(age) });

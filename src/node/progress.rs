@@ -87,7 +87,9 @@ impl Meter {
     }
 
     fn rates(&self) -> (f64, f64) {
-        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else { return (0.0, 0.0) };
+        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
+            return (0.0, 0.0);
+        };
         let seconds = (last.at - first.at).as_secs_f64();
         if seconds == 0.0 {
             return (0.0, 0.0);

@@ -9,15 +9,13 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::{BlockHash, Network, Work};
 use chainstore::{Options, ScriptHash, Store};
-use peerdex::blocks::BlockSync;
-use peerdex::headers::{HeaderSync, HeaderTree};
 use peerdex::node::chain::{Chain, Command};
 use peerdex::node::{Input, Node, Output};
 use peerdex::peer::{CloseReason, Message, PeerId, PeerInfo};
 use peerdex::time::{Instant, Now};
 use peerdex::validate::{Params, check_block};
 
-use crate::world::{Account, START, SCRIPTS, World, script};
+use crate::world::{Account, SCRIPTS, START, World, script};
 
 /// Blocks that exist before the first step, so that coinbases are mature.
 const PREMINED: usize = 120;
@@ -97,12 +95,7 @@ impl Simulation {
         (options.keep_deltas, options.merge_batch, options.txid_prefix) = (4, 3, 1);
         let chain = Chain::new(Store::open(folder.path(), options).unwrap(), params.clone()).unwrap();
         let now = Now { instant: Instant::default(), unix: START + 1_000_000 };
-        let loaded = chain.store().headers().unwrap();
-        let tree = HeaderTree::load(params.clone(), &loaded.chain, &loaded.side, &loaded.invalid).unwrap();
-        let headers = HeaderSync::new(params.clone(), params.min_chain_work, tree, rng.u64(..));
-        let connected = chain.store().tip().unwrap();
-        let blocks = BlockSync::new(1 << 20, connected, chain.store().stored_blocks(), rng.u64(..));
-        let node = Node::new(now, headers, blocks, chain.snapshot());
+        let node = Node::restore(now, &chain, params.min_chain_work, 1 << 20, rng.u64(..)).unwrap();
         let peers = CHARACTERS
             .into_iter()
             .map(|character| Peer {
@@ -253,8 +246,14 @@ impl Simulation {
     }
 
     fn best_honest(&mut self) -> BlockHash {
-        let tips: Vec<_> = self.peers.iter().filter(|peer| peer.character == Character::Honest).map(|peer| peer.tip).collect();
-        let known: Vec<_> = tips.into_iter().chain(std::iter::once(self.chain.store().tip().unwrap().hash)).collect();
+        let tips: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|peer| peer.character == Character::Honest)
+            .map(|peer| peer.tip)
+            .collect();
+        let known: Vec<_> =
+            tips.into_iter().chain(std::iter::once(self.chain.store().tip().unwrap().hash)).collect();
         known.into_iter().max_by_key(|hash| self.work_of(*hash)).unwrap()
     }
 
@@ -306,7 +305,9 @@ impl Simulation {
             if self.delivered.contains(&self.given[&hash]) && self.world.blocks[&hash].valid {
                 self.work_of(hash);
                 self.delivered.insert(hash);
-                waiting.extend(self.given.iter().filter(|(_, parent)| **parent == hash).map(|(child, _)| *child));
+                waiting.extend(
+                    self.given.iter().filter(|(_, parent)| **parent == hash).map(|(child, _)| *child),
+                );
             }
         }
     }
@@ -375,7 +376,11 @@ impl Simulation {
         let from = locator
             .iter()
             .find_map(|hash| {
-                if *hash == self.world.genesis { Some(0) } else { chain.iter().position(|on| on == hash).map(|at| at + 1) }
+                if *hash == self.world.genesis {
+                    Some(0)
+                } else {
+                    chain.iter().position(|on| on == hash).map(|at| at + 1)
+                }
             })
             .unwrap_or(0);
         chain[from..].iter().take(2000).map(|hash| self.world.blocks[hash].block.header).collect()

@@ -126,7 +126,11 @@ impl World {
                 continue;
             }
             let parts = if value > 4 { rng.u64(1..4) } else { 1 };
-            let tx = spend(outpoint, (0..parts).map(|part| value / parts + if part == 0 { value % parts } else { 0 }), rng);
+            let tx = spend(
+                outpoint,
+                (0..parts).map(|part| value / parts + if part == 0 { value % parts } else { 0 }),
+                rng,
+            );
             // Now and then somebody spends it in the same block.
             if rng.bool() {
                 let next = OutPoint { txid: tx.compute_txid(), vout: 0 };
@@ -183,7 +187,8 @@ impl World {
             for tx in &self.blocks[&hash].block.txdata {
                 let txid = tx.compute_txid();
                 let mut touched = BTreeSet::new();
-                touched.extend(tx.input.iter().filter_map(|input| owner.get(&input.previous_output).cloned()));
+                touched
+                    .extend(tx.input.iter().filter_map(|input| owner.get(&input.previous_output).cloned()));
                 for (vout, output) in (0..).zip(&tx.output) {
                     owner.insert(OutPoint { txid, vout }, output.script_pubkey.clone());
                     touched.insert(output.script_pubkey.clone());
@@ -211,7 +216,11 @@ struct NaiveCoin {
     script: ScriptBuf,
 }
 
-fn spend(previous_output: OutPoint, values: impl Iterator<Item = u64>, rng: &mut fastrand::Rng) -> Transaction {
+fn spend(
+    previous_output: OutPoint,
+    values: impl Iterator<Item = u64>,
+    rng: &mut fastrand::Rng,
+) -> Transaction {
     Transaction {
         version: transaction::Version::TWO,
         lock_time: LockTime::ZERO,
