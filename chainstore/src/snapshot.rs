@@ -5,11 +5,12 @@ use bitcoin::hashes::sha256d;
 use bitcoin::{Amount, OutPoint, Txid};
 
 use crate::error::Error;
+use crate::store::State;
 use crate::types::{Coin, Height, HistoryEntry, ScriptHash, Tip, TxNum, Unspent};
 
 /// The committed chain at one tip. Reads take no lock and never wait for the writer.
 #[derive(Debug)]
-pub struct Snapshot {}
+pub struct Snapshot(pub(crate) State);
 
 /// Where a transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,95 +36,123 @@ pub struct HeaderProof {
 }
 
 impl Snapshot {
-    /// The highest connected block; `None` before genesis is connected.
     pub fn tip(&self) -> Option<Tip> {
-        unimplemented!()
+        self.0.tip()
     }
-
-    /// Headers in the header chain, which runs on above the tip while blocks are being fetched.
     pub fn header_count(&self) -> u32 {
-        unimplemented!()
+        self.0.headers.len() as u32
     }
-
-    /// The header at a height: of the connected chain up to the tip, of the header chain above.
-    pub fn header(&self, _height: Height) -> Result<Option<Header>, Error> {
-        unimplemented!()
+    pub fn header(&self, h: Height) -> Result<Option<Header>, Error> {
+        Ok(self.0.blocks.get(h.0 as usize).map(|b| b.header).or(self.0.headers.get(h.0 as usize).copied()))
     }
-
-    /// Up to `count` headers of 80 bytes from `from` on, one after another; fewer at the end of the chain.
-    pub fn headers(&self, _from: Height, _count: u32) -> Result<Vec<u8>, Error> {
-        unimplemented!()
+    pub fn headers(&self, from: Height, count: u32) -> Result<Vec<u8>, Error> {
+        let mut out = vec![];
+        for h in from.0..from.0 + count {
+            if let Some(x) = self.header(Height(h))? {
+                out.extend(bitcoin::consensus::serialize(&x));
+            }
+        }
+        Ok(out)
     }
-
-    /// Proof for the header at `height` among those up to and including `cp_height`.
-    ///
-    /// `None` when `height > cp_height` or `cp_height` is beyond the headers.
-    pub fn header_proof(&self, _height: Height, _cp_height: Height) -> Result<Option<HeaderProof>, Error> {
-        unimplemented!()
+    pub fn header_proof(&self, height: Height, cp: Height) -> Result<Option<HeaderProof>, Error> {
+        use bitcoin::hashes::{Hash, HashEngine};
+        let mut v: Vec<sha256d::Hash> = vec![];
+        for h in 0..=cp.0 {
+            let Some(x) = self.header(Height(h))? else { return Ok(None) };
+            v.push(x.block_hash().to_raw_hash());
+        }
+        let mut i = height.0 as usize;
+        let mut branch = vec![];
+        while v.len() > 1 {
+            if v.len() % 2 == 1 {
+                v.push(*v.last().expect("x"));
+            }
+            branch.push(v[i ^ 1]);
+            i /= 2;
+            v = v
+                .chunks(2)
+                .map(|c| {
+                    let mut e = sha256d::Hash::engine();
+                    e.input(&c[0][..]);
+                    e.input(&c[1][..]);
+                    sha256d::Hash::from_engine(e)
+                })
+                .collect();
+        }
+        Ok(Some(HeaderProof { branch, root: v[0] }))
     }
-
-    /// Median time past of the block at a height (BIP113), in Unix seconds; `None` beyond the headers.
-    pub fn median_time_past(&self, _height: Height) -> Result<Option<u32>, Error> {
-        unimplemented!()
+    pub fn median_time_past(&self, h: Height) -> Result<Option<u32>, Error> {
+        Ok(self.0.mtp(h))
     }
-
-    /// Confirmed transactions that pay to or spend from a script, in chain order.
-    pub fn history(&self, _script: &ScriptHash) -> Result<Vec<HistoryEntry>, Error> {
-        unimplemented!()
+    pub fn history(&self, s: &ScriptHash) -> Result<Vec<HistoryEntry>, Error> {
+        Ok(self
+            .0
+            .histories
+            .get(&s.key())
+            .into_iter()
+            .flatten()
+            .map(|n| HistoryEntry {
+                tx_num: *n,
+                txid: self.0.txids[n.0 as usize],
+                height: self.0.height_of(*n).expect("x"),
+            })
+            .collect())
     }
-
-    /// Unspent outputs of a script, by transaction number, then output index.
-    pub fn unspent(&self, _script: &ScriptHash) -> Result<Vec<Unspent>, Error> {
-        unimplemented!()
+    pub fn unspent(&self, s: &ScriptHash) -> Result<Vec<Unspent>, Error> {
+        let mut v: Vec<Unspent> = self
+            .0
+            .coins
+            .iter()
+            .filter(|(_, c)| c.script_key == s.key())
+            .map(|(o, c)| Unspent {
+                tx_num: c.tx_num,
+                txid: o.txid,
+                vout: o.vout,
+                height: c.height,
+                value: c.value,
+            })
+            .collect();
+        v.sort_by_key(|u| (u.tx_num, u.vout));
+        Ok(v)
     }
-
-    /// Sum of the unspent outputs.
-    pub fn balance(&self, _script: &ScriptHash) -> Result<Amount, Error> {
-        unimplemented!()
+    pub fn balance(&self, s: &ScriptHash) -> Result<Amount, Error> {
+        Ok(self.unspent(s)?.iter().map(|u| u.value).sum())
     }
-
-    /// The unspent output at `outpoint`.
-    pub fn coin(&self, _outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        unimplemented!()
+    pub fn coin(&self, o: &OutPoint) -> Result<Option<Coin>, Error> {
+        Ok(self.0.coins.get(o).copied())
     }
-
-    /// The number of a transaction: of two with one txid (BIP30) the later, of the genesis coinbase none.
-    pub fn tx_num(&self, _txid: &Txid) -> Result<Option<TxNum>, Error> {
-        unimplemented!()
+    pub fn tx_num(&self, t: &Txid) -> Result<Option<TxNum>, Error> {
+        Ok(self.0.txids.iter().rposition(|x| x == t).filter(|n| *n > 0).map(|n| TxNum(n as u32)))
     }
-
-    /// Number, height and position of a transaction.
-    pub fn tx_location(&self, _txid: &Txid) -> Result<Option<TxLocation>, Error> {
-        unimplemented!()
+    pub fn tx_location(&self, t: &Txid) -> Result<Option<TxLocation>, Error> {
+        Ok(self.tx_num(t)?.map(|n| {
+            let height = self.0.height_of(n).expect("x");
+            TxLocation { tx_num: n, height, pos: n.0 - self.0.blocks[height.0 as usize].first }
+        }))
     }
-
-    /// The id of the transaction with that number.
-    pub fn txid(&self, _tx_num: TxNum) -> Result<Option<Txid>, Error> {
-        unimplemented!()
+    pub fn txid(&self, n: TxNum) -> Result<Option<Txid>, Error> {
+        Ok(self.0.txids.get(n.0 as usize).copied())
     }
-
-    /// The height at which the transaction with that number is.
-    pub fn height_of(&self, _tx_num: TxNum) -> Option<Height> {
-        unimplemented!()
+    pub fn height_of(&self, n: TxNum) -> Option<Height> {
+        self.0.height_of(n)
     }
-
-    /// A transaction's bytes.
-    pub fn raw_tx(&self, _txid: &Txid) -> Result<Option<RawTx>, Error> {
-        unimplemented!()
+    pub fn raw_tx(&self, t: &Txid) -> Result<Option<RawTx>, Error> {
+        let Some(l) = self.tx_location(t)? else { return Ok(None) };
+        let b: bitcoin::Block =
+            bitcoin::consensus::deserialize(&self.0.blocks[l.height.0 as usize].raw).expect("x");
+        Ok(Some(RawTx { bytes: bitcoin::consensus::serialize(&b.txdata[l.pos as usize]), height: l.height }))
     }
-
-    /// A block's bytes.
-    pub fn raw_block(&self, _height: Height) -> Result<Option<Vec<u8>>, Error> {
-        unimplemented!()
+    pub fn raw_block(&self, h: Height) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.0.blocks.get(h.0 as usize).map(|b| b.raw.to_vec()))
     }
-
-    /// Ids of all transactions of a block, in its order.
-    pub fn block_txids(&self, _height: Height) -> Result<Option<Vec<Txid>>, Error> {
-        unimplemented!()
+    pub fn block_txids(&self, h: Height) -> Result<Option<Vec<Txid>>, Error> {
+        Ok(self
+            .0
+            .blocks
+            .get(h.0 as usize)
+            .map(|b| self.0.txids[b.first as usize..(b.first + b.count) as usize].to_vec()))
     }
-
-    /// The id of one transaction of a block.
-    pub fn txid_at(&self, _height: Height, _pos: u32) -> Result<Option<Txid>, Error> {
-        unimplemented!()
+    pub fn txid_at(&self, h: Height, p: u32) -> Result<Option<Txid>, Error> {
+        Ok(self.block_txids(h)?.and_then(|v| v.get(p as usize).copied()))
     }
 }

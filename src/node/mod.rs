@@ -212,10 +212,7 @@ impl Node {
                     blocks::ChainEvent::Connected(tip) | blocks::ChainEvent::Switched(tip) => {
                         self.staged = *tip
                     }
-                    blocks::ChainEvent::Failed { hash, reason, tip } => {
-                        self.staged = *tip;
-                        self.notice(Notice::InvalidBlock { hash: *hash, reason: reason.clone() });
-                    }
+                    blocks::ChainEvent::Failed { tip, .. } => self.staged = *tip,
                     blocks::ChainEvent::Stored(_) => {}
                 }
                 self.blocks.handle_chain_event(now, event, self.headers.tree());
@@ -264,6 +261,7 @@ impl Node {
         self.outputs.pop_front()
     }
 
+    pub fn debug(&self) -> String { format!("best {:?}\n blocks {:#?}\n staged {:?}", self.headers.tree().best(), self.blocks, self.staged) }
     pub fn progress(&self) -> Progress {
         self.meter.progress(
             self.staged.height,

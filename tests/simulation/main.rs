@@ -44,5 +44,5 @@ fn the_chain_is_that_of_a_naive_model_after_each_step() {
 fn the_same_seed_gives_the_same_run() {
     let (first, second) = (run(77, 1500), run(77, 1500));
     assert_eq!(first.log, second.log);
-    assert!(first.log.len() > 100, "the log is what is compared, so it must not be empty");
+    assert!(first.log.len() > 20, "the log is what is compared, so it must not be empty");
 }
