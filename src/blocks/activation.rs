@@ -35,7 +35,7 @@ pub(super) struct Activation {
     outstanding: VecDeque<Tip>,
     switching: bool,
     /// Checked blocks above `handed`, by their parent.
-    waiting: BTreeMap<BlockHash, CheckedBlock>,
+    waiting: BTreeMap<BlockHash, Vec<CheckedBlock>>,
     /// On disk, not connected.
     stored: BTreeSet<BlockHash>,
     /// Whether `stored` or the chain changed since branches were last compared.
@@ -58,6 +58,11 @@ impl Activation {
         self.handed
     }
 
+    /// Nothing that was handed on is still to come back.
+    pub fn is_drained(&self) -> bool {
+        self.outstanding.is_empty() && !self.switching
+    }
+
     pub fn is_stored(&self, hash: BlockHash) -> bool {
         self.stored.contains(&hash)
     }
@@ -70,7 +75,7 @@ impl Activation {
         // While switching it is not known what `handed` will be; on disk the block is safe whatever comes.
         let above = !self.switching && tree.ancestor(hash, self.handed.height) == Some(self.handed.hash);
         if above {
-            self.waiting.insert(block.block().header.prev_blockhash, block);
+            self.waiting.entry(block.block().header.prev_blockhash).or_default().push(block);
             Placed::Waiting
         } else {
             Placed::Store(block)
@@ -105,7 +110,7 @@ impl Activation {
     /// Gives back the blocks that were on their way and are void now.
     pub fn failed(&mut self, hash: BlockHash, tip: Tip, tree: &HeaderTree) -> Vec<BlockHash> {
         let mut void: Vec<BlockHash> = self.outstanding.drain(..).map(|tip| tip.hash).collect();
-        void.extend(std::mem::take(&mut self.waiting).into_values().map(|block| block.hash()));
+        void.extend(std::mem::take(&mut self.waiting).into_values().flatten().map(|block| block.hash()));
         self.stored.remove(&hash);
         // A switch that failed half-way may have left the chain lower than it was.
         if self.switching && self.handed != tip {
@@ -117,11 +122,17 @@ impl Activation {
         void
     }
 
-    /// Blocks on headers that turned out invalid are of no use any more.
-    pub fn forget_invalid(&mut self, tree: &HeaderTree) {
-        self.waiting.retain(|_, block| !tree.is_invalid(block.hash()));
+    /// Blocks on headers that turned out invalid are of no use any more; gives back those that waited.
+    pub fn forget_invalid(&mut self, tree: &HeaderTree) -> Vec<BlockHash> {
+        let mut forgotten = Vec::new();
+        self.waiting.retain(|_, siblings| {
+            let invalid = siblings.extract_if(.., |block| tree.is_invalid(block.hash()));
+            forgotten.extend(invalid.map(|block| block.hash()));
+            !siblings.is_empty()
+        });
         self.stored.retain(|hash| !tree.is_invalid(*hash));
         self.compare = true;
+        forgotten
     }
 
     /// Hands on all that can be handed on.
@@ -130,14 +141,28 @@ impl Activation {
             return;
         }
         while self.outstanding.len() < MAX_OUTSTANDING
-            && let Some(block) = self.waiting.remove(&self.handed.hash)
+            && let Some(mut siblings) = self.waiting.remove(&self.handed.hash)
         {
+            let next = siblings.iter().position(|block| tree.is_best(block.hash())).unwrap_or(0);
+            let block = siblings.swap_remove(next);
+            // Of several on the same parent one is connected; the others and what builds on them are a branch.
+            for sibling in siblings {
+                self.store_with_descendants(sibling, outputs);
+            }
             self.handed = Tip { height: block.height(), hash: block.hash() };
             self.outstanding.push_back(self.handed);
             outputs.push_back(Output::Connect(block));
         }
         if self.outstanding.is_empty() && std::mem::take(&mut self.compare) {
             self.switch_to_better(tree, outputs);
+        }
+    }
+
+    fn store_with_descendants(&mut self, block: CheckedBlock, outputs: &mut VecDeque<Output>) {
+        let mut branch = vec![block];
+        while let Some(block) = branch.pop() {
+            branch.extend(self.waiting.remove(&block.hash()).into_iter().flatten());
+            outputs.push_back(Output::Store(block));
         }
     }
 
@@ -156,9 +181,8 @@ impl Activation {
         }
         let Some((fork, connect)) = best else { return };
         // Blocks that waited for a parent on the old branch must not be lost.
-        for (_, block) in std::mem::take(&mut self.waiting) {
-            outputs.push_back(Output::Store(block));
-        }
+        let waiting = std::mem::take(&mut self.waiting).into_values().flatten();
+        outputs.extend(waiting.map(Output::Store));
         self.switching = true;
         outputs.push_back(Output::Switch { fork, connect });
     }

@@ -174,7 +174,6 @@ impl Download {
             asked.push((height, hash, peer));
         }
         for (height, hash, peer) in asked {
-            self.wanted.remove(&height);
             self.note_asked(now, height, hash, peer);
         }
         for peer in self.peers_on_other_chains(handed, tree) {
@@ -292,12 +291,9 @@ impl Download {
         nobody.then_some(height)
     }
 
-    pub fn in_flight(&self) -> usize {
-        self.asked.len()
-    }
-
-    pub fn stall_timeout(&self) -> Duration {
-        self.stall_timeout
+    /// Nothing is on its way from a peer to the disk.
+    pub fn is_idle(&self) -> bool {
+        self.blocks.is_empty()
     }
 
     /// `peer` will not deliver this block: somebody else must, unless somebody else was asked already.
@@ -330,6 +326,9 @@ impl Download {
     }
 
     fn note_asked(&mut self, now: Now, height: Height, hash: BlockHash, peer: PeerId) {
+        if self.wanted.get(&height) == Some(&hash) {
+            self.wanted.remove(&height);
+        }
         self.asked.insert((height, hash));
         self.blocks.insert(hash, State::Asked { height, by: vec![(peer, now.instant)] });
     }

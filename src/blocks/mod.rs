@@ -13,7 +13,6 @@ mod peers;
 mod tests;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -114,7 +113,9 @@ impl BlockSync {
 
     /// The best valid header chain is another one, or longer.
     pub fn handle_best_changed(&mut self, now: Now, tree: &HeaderTree) {
-        self.activation.forget_invalid(tree);
+        for hash in self.activation.forget_invalid(tree) {
+            self.download.release(hash);
+        }
         self.activate(now, tree);
     }
 
@@ -122,9 +123,7 @@ impl BlockSync {
     /// lost race may bring one.
     pub fn handle_block(&mut self, now: Now, from: PeerId, raw: Bytes, tree: &HeaderTree) {
         let Some(header) = raw.get(..80).and_then(|bytes| deserialize::<Header>(bytes).ok()) else {
-            let why = Misbehavior::BadBlock("no header".into());
-            self.outputs.push_back(Output::Drop { peer: from, why });
-            return;
+            return self.drop_peer(from, Misbehavior::BadBlock("no header".into()), tree);
         };
         let hash = header.block_hash();
         let len_bytes = raw.len();
@@ -164,7 +163,7 @@ impl BlockSync {
                     // Asking another peer would bring the same bytes.
                     Verdict::Unsupported => {}
                 }
-                self.outputs.push_back(Output::Drop { peer: sender, why: Misbehavior::BadBlock(reason) });
+                self.drop_peer(sender, Misbehavior::BadBlock(reason), tree);
             }
         }
         self.activate(now, tree);
@@ -195,7 +194,7 @@ impl BlockSync {
 
     pub fn handle_timeout(&mut self, now: Now, tree: &HeaderTree) {
         for (peer, why) in self.download.handle_timeout(now, tree, &mut self.outputs) {
-            self.outputs.push_back(Output::Drop { peer, why });
+            self.drop_peer(peer, why, tree);
         }
         self.ask(now, tree);
     }
@@ -215,14 +214,20 @@ impl BlockSync {
         self.download.missing_source(tree)
     }
 
-    /// Blocks asked for and not yet here.
-    pub fn in_flight(&self) -> usize {
-        self.download.in_flight()
+    /// Nothing that was handed on is still to come back.
+    pub fn is_drained(&self) -> bool {
+        self.activation.is_drained()
     }
 
-    /// How long the first missing block may be in flight before somebody else is asked too.
-    pub fn stall_timeout(&self) -> Duration {
-        self.download.stall_timeout()
+    /// Nothing is asked for, checked, waiting or handed on.
+    pub fn is_idle(&self) -> bool {
+        self.is_drained() && self.download.is_idle()
+    }
+
+    /// Nothing is asked of it any more, even before the shell has closed the connection.
+    fn drop_peer(&mut self, peer: PeerId, why: Misbehavior, tree: &HeaderTree) {
+        self.download.remove_peer(peer, tree);
+        self.outputs.push_back(Output::Drop { peer, why });
     }
 
     fn place(&mut self, block: CheckedBlock, tree: &HeaderTree) {
