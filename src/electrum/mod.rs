@@ -22,6 +22,9 @@ mod subscriptions;
 pub mod transport;
 mod version;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::RpcError;
 pub use methods::{Extra, Method, Param, Serves, document, methods};
 pub use session::{BroadcastError, BroadcastId, MAX_RESPONSE_BYTES, Output, Server, Session};

@@ -26,8 +26,9 @@ use super::params::Args;
 use super::subscriptions::Subscriptions;
 use super::version::ProtocolVersion;
 
-/// Longest answer, or batch of answers. Electrum takes 8.1 MB; the largest transaction in hex is just below.
-pub const MAX_RESPONSE_BYTES: usize = 8_100_000;
+/// Longest answer, or batch of answers less its brackets. Electrum takes 8.1 MB with the newline, and the
+/// largest transaction in hex is just below.
+pub const MAX_RESPONSE_BYTES: usize = 8_099_990;
 /// Broadcasts of one session that wait for peers.
 const MAX_WAITING_BROADCASTS: usize = 32;
 
@@ -129,7 +130,8 @@ struct Waiting {
 struct OpenBatch {
     answers: Vec<Option<String>>,
     missing: usize,
-    bytes: usize,
+    /// What is left beyond the least that each missing answer takes.
+    room_bytes: usize,
 }
 
 /// What became of a member of a batch, or of a single request.
@@ -302,16 +304,13 @@ impl Session {
     fn run_batch(&mut self, items: Vec<Item<'_>>, excess: &[Envelope<'_>]) {
         let id = self.next_batch;
         self.next_batch += 1;
-        // In place before its members run, so that they know where their answers belong.
-        self.batches.insert(id, OpenBatch { answers: Vec::new(), missing: 0, bytes: 0 });
         let refusals: Vec<String> = excess
             .iter()
             .map(|envelope| envelope.answer(&Err(RpcError::invalid_request("batch too long"))))
             .collect();
-        let refused_bytes: usize = refusals.iter().map(String::len).sum();
-        if let Some(open) = self.batches.get_mut(&id) {
-            open.bytes = refused_bytes;
-        }
+        let refused_bytes = refusals.iter().map(|refusal| refusal.len() + 1).sum();
+        // In place before its members run: what they wait for belongs to it.
+        self.batches.insert(id, OpenBatch::new(&items, refused_bytes));
         for item in items {
             let outcome = self.run(item);
             let Some(open) = self.batches.get_mut(&id) else { return };
@@ -423,21 +422,39 @@ impl Session {
 }
 
 impl OpenBatch {
+    /// Room for all answers of a batch, less what is spoken for: `refused_bytes` for requests past the limit,
+    /// and for every member at least the error that its answer is too large.
+    fn new(items: &[Item<'_>], refused_bytes: usize) -> Self {
+        let least = |item: &Item<'_>| match item {
+            Item::Request(Request { envelope, .. }) | Item::Refused(envelope, _) => least_bytes(envelope),
+            Item::Notification => 0,
+        };
+        let spoken_for = items.iter().map(least).sum::<usize>() + refused_bytes;
+        Self { answers: Vec::new(), missing: 0, room_bytes: MAX_RESPONSE_BYTES.saturating_sub(spoken_for) }
+    }
+
     fn put(&mut self, index: usize, envelope: &Envelope<'_>, answer: &Result<Json, RpcError>) {
-        let text = bounded(envelope, answer, MAX_RESPONSE_BYTES.saturating_sub(self.bytes));
-        self.bytes += text.len();
+        let room_bytes = self.room_bytes + least_bytes(envelope);
+        let text = bounded(envelope, answer, room_bytes - 1);
+        self.room_bytes = room_bytes.saturating_sub(text.len() + 1);
         if let Some(slot) = self.answers.get_mut(index) {
             *slot = Some(text);
         }
     }
 }
 
-/// The answer, or the error in its place when it is longer than `max_bytes`.
+/// The answer, or an error in its place when it is longer than `max_bytes`.
 fn bounded(envelope: &Envelope<'_>, answer: &Result<Json, RpcError>, max_bytes: usize) -> String {
     let text = envelope.answer(answer);
-    if answer.is_ok() && text.len() >= max_bytes {
-        let error = format!("response too large (over {MAX_RESPONSE_BYTES} bytes)");
-        return envelope.answer(&Err(RpcError::invalid_request(error)));
-    }
-    text
+    if text.len() > max_bytes { too_large(envelope) } else { text }
+}
+
+fn too_large(envelope: &Envelope<'_>) -> String {
+    let error = format!("response too large (over {MAX_RESPONSE_BYTES} bytes)");
+    envelope.answer(&Err(RpcError::invalid_request(error)))
+}
+
+/// What the shortest answer in a batch takes, with the comma after it.
+fn least_bytes(envelope: &Envelope<'_>) -> usize {
+    too_large(envelope).len() + 1
 }
