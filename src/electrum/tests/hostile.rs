@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::electrum::MAX_RESPONSE_BYTES;
 use crate::electrum::methods::methods;
-use crate::electrum::session::MAX_RESPONSE_BYTES;
 use crate::electrum::transport::MAX_REQUEST_BYTES;
 
 use super::wallet::Wallet;
