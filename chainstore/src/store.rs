@@ -261,7 +261,9 @@ impl Store {
     /// The earlier transaction that has the id of this block's coinbase, with what of it is unspent.
     fn older(&self, new: &NewBlock<'_>) -> Result<Option<(TxNum, Vec<(u32, Coin)>)>, Error> {
         let (view, base) = (&self.staged.view, self.base_read());
-        let (Some(txid), Some(coinbase)) = (new.txids.first(), new.block.txdata.first()) else { return Ok(None) };
+        let (Some(txid), Some(coinbase)) = (new.txids.first(), new.block.txdata.first()) else {
+            return Ok(None);
+        };
         let Some(older) = view.tx_num(base, txid, TxNum(u32::MAX))? else { return Ok(None) };
         let mut coins = Vec::new();
         for vout in 0..coinbase.output.len() as u32 {
@@ -451,7 +453,8 @@ impl Store {
     pub fn rollback(&mut self) -> Result<(), Error> {
         self.alive()?;
         self.staged = Staged::nothing(&self.view, &self.state);
-        let rewound = if self.segments.end() == self.state.end { Ok(()) } else { self.segments.rewind(self.state.end) };
+        let rewound =
+            if self.segments.end() == self.state.end { Ok(()) } else { self.segments.rewind(self.state.end) };
         rewound.map_err(|error| self.kill(error))
     }
 
@@ -462,7 +465,9 @@ impl Store {
 
     fn append(&mut self, raw: &[u8]) -> Result<BlockPos, Error> {
         let appended = self.segments.append(raw);
-        appended.map_err(|error| if matches!(error, Error::StorageFull { .. }) { error } else { self.kill(error) })
+        appended.map_err(
+            |error| if matches!(error, Error::StorageFull { .. }) { error } else { self.kill(error) },
+        )
     }
 
     fn base_read(&self) -> &dyn BaseRead {
