@@ -85,7 +85,10 @@ fn take_solution(script: &Script) -> (ScriptBuf, Option<Vec<u8>>) {
         match instruction {
             Ok(Instruction::PushBytes(push)) => {
                 let bytes = push.as_bytes();
-                if solution.is_none() && bytes.len() > SOLUTION_HEADER.len() && bytes.starts_with(&SOLUTION_HEADER) {
+                if solution.is_none()
+                    && bytes.len() > SOLUTION_HEADER.len()
+                    && bytes.starts_with(&SOLUTION_HEADER)
+                {
                     solution = Some(bytes[SOLUTION_HEADER.len()..].to_vec());
                     rest = rest.push_slice(SOLUTION_HEADER);
                 } else if bytes.is_empty() {
