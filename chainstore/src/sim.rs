@@ -320,7 +320,7 @@ struct SimFile {
 
 impl SimFile {
     fn with<T>(&self, run: impl FnOnce(&mut World, u64) -> io::Result<T>) -> io::Result<T> {
-        run(&mut *self.world.lock().expect("no one panics while holding the disk"), self.id)
+        run(&mut self.world.lock().expect("no one panics while holding the disk"), self.id)
     }
 }
 

@@ -129,6 +129,9 @@ impl Staged {
     }
 }
 
+/// A transaction that a coinbase repeats (BIP30), and its unspent outputs.
+type OlderCoinbase = (TxNum, Vec<(u32, Coin)>);
+
 /// The one writer of a data folder; dropping it frees the folder.
 pub struct Store {
     pub(crate) options: Options,
@@ -259,7 +262,7 @@ impl Store {
     }
 
     /// The earlier transaction that has the id of this block's coinbase, with what of it is unspent.
-    fn older(&self, new: &NewBlock<'_>) -> Result<Option<(TxNum, Vec<(u32, Coin)>)>, Error> {
+    fn older(&self, new: &NewBlock<'_>) -> Result<Option<OlderCoinbase>, Error> {
         let (view, base) = (&self.staged.view, self.base_read());
         let (Some(txid), Some(coinbase)) = (new.txids.first(), new.block.txdata.first()) else {
             return Ok(None);
