@@ -80,6 +80,8 @@ pub struct Progress {
     pub held_bytes: usize,
     /// Blocks that nobody had asked for, since the start.
     pub unasked: u64,
+    /// How long the first missing block may take before somebody else is asked for it too.
+    pub stall_timeout: Duration,
 }
 
 /// See the module.
@@ -250,17 +252,18 @@ impl BlockSync {
             in_memory: self.reorder.len(),
             held_bytes: self.reorder.held_bytes(),
             unasked: self.unasked,
+            stall_timeout: self.scheduler.stall_timeout(),
         }
     }
 
-    /// Blocks asked for and not yet here.
-    pub fn in_flight(&self) -> usize {
-        self.scheduler.in_flight()
+    /// Whether the writer has answered all that it was told.
+    pub fn is_drained(&self) -> bool {
+        self.activation.is_idle()
     }
 
-    /// How long the first missing block may be in flight before somebody else is asked too.
-    pub fn stall_timeout(&self) -> Duration {
-        self.scheduler.stall_timeout()
+    /// Whether nothing is asked for, in memory, or with the writer: no block comes before something else happens.
+    pub fn is_idle(&self) -> bool {
+        self.is_drained() && self.scheduler.in_flight() == 0 && self.reorder.len() == 0
     }
 
     /// Takes in a block that was asked for, if it is still wanted and there is room for it.
