@@ -58,3 +58,27 @@ pub enum Error {
     #[error("header at height {height} does not link to the chain of headers above the tip")]
     BadHeaders { height: Height },
 }
+
+impl Error {
+    /// An operating system's error met at `what` on `file`.
+    pub(crate) fn io(file: &str, what: &'static str, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::StorageFull {
+            Self::StorageFull { file: file.to_owned() }
+        } else {
+            Self::Io { file: file.to_owned(), what, source }
+        }
+    }
+
+    /// redb's error on `file`.
+    pub(crate) fn index(file: &str, source: impl Into<redb::Error>) -> Self {
+        match source.into() {
+            redb::Error::Io(source) => Self::io(file, "index", source),
+            redb::Error::Corrupted(what) => Self::corrupt(file, what),
+            source => Self::Index { file: file.to_owned(), source: Box::new(source) },
+        }
+    }
+
+    pub(crate) fn corrupt(file: &str, what: impl Into<String>) -> Self {
+        Self::Corrupt { file: file.to_owned(), what: what.into() }
+    }
+}

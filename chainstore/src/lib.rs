@@ -13,11 +13,32 @@
 //!
 //! `docs/format.md` draws the files.
 
+mod array;
+mod base;
+mod build;
+mod codec;
+mod commit;
+mod delta;
+mod delta_row;
+mod disk;
 mod error;
+mod files;
+mod group;
+mod headers;
+mod manifest;
+mod mmr;
+mod open;
+mod segments;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod snapshot;
 mod store;
+mod tip;
 mod types;
+mod undo;
+mod view;
 
+pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
 pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
@@ -25,3 +46,6 @@ pub use types::{
     Coin, Height, HistoryEntry, ScriptClass, ScriptHash, ScriptKey, Tip, TxNum, Unspent, has_history,
     is_unspendable,
 };
+
+#[cfg(test)]
+mod tests;

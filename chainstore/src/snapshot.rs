@@ -1,16 +1,32 @@
 //! What readers see: the chain at one tip.
+//!
+//! A snapshot holds the deltas of its tip, a read transaction of the base, and the flat files. Deltas and
+//! transaction do not change; of the files only an undo below the deltas touches what a snapshot reads, and then
+//! it answers [`Error::SnapshotGone`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bitcoin::block::Header;
-use bitcoin::hashes::sha256d;
+use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{Amount, OutPoint, Txid};
 
+use crate::base::BaseReader;
 use crate::error::Error;
-use crate::store::State;
+use crate::mmr;
 use crate::types::{Coin, Height, HistoryEntry, ScriptHash, Tip, TxNum, Unspent};
+use crate::view::{View, decode_header};
 
 /// The committed chain at one tip. Reads take no lock and never wait for the writer.
 #[derive(Debug)]
-pub struct Snapshot(pub(crate) State);
+pub struct Snapshot {
+    view: View,
+    base: Arc<BaseReader>,
+    /// Headers in the array when this was taken.
+    headers: u32,
+    header_cuts: u64,
+    base_cuts: u64,
+}
 
 /// Where a transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,123 +52,212 @@ pub struct HeaderProof {
 }
 
 impl Snapshot {
+    pub(crate) fn new(view: View, base: Arc<BaseReader>, headers: u32) -> Self {
+        let header_cuts = view.files.header_cuts.load(Ordering::SeqCst);
+        let base_cuts = view.files.base_cuts.load(Ordering::SeqCst);
+        Self { view, base, headers, header_cuts, base_cuts }
+    }
+
+    /// Whether the header array is as it was.
+    fn headers_stand(&self) -> bool {
+        self.view.files.header_cuts.load(Ordering::SeqCst) == self.header_cuts
+    }
+
+    /// An answer, if nothing it may have read was cut meanwhile. An error of a cut file is no corruption.
+    fn stands<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        if self.view.files.base_cuts.load(Ordering::SeqCst) == self.base_cuts { answer } else { Err(Error::SnapshotGone) }
+    }
+
+    /// The highest connected block; `None` before genesis is connected.
     pub fn tip(&self) -> Option<Tip> {
-        self.0.tip()
+        self.view.tip()
     }
+
+    /// Headers in the header chain, which runs on above the tip while blocks are being fetched.
     pub fn header_count(&self) -> u32 {
-        self.0.headers.len() as u32
+        self.headers.max(self.view.blocks())
     }
-    pub fn header(&self, h: Height) -> Result<Option<Header>, Error> {
-        Ok(self.0.blocks.get(h.0 as usize).map(|b| b.header).or(self.0.headers.get(h.0 as usize).copied()))
+
+    /// The header at a height: of the connected chain up to the tip, of the header chain above.
+    ///
+    /// Above the tip it is [`Error::SnapshotGone`] after the header chain has switched.
+    pub fn header(&self, height: Height) -> Result<Option<Header>, Error> {
+        if height.0 < self.view.blocks() {
+            return self.stands(self.view.header(height));
+        }
+        if height.0 >= self.headers {
+            return Ok(None);
+        }
+        let header = self.view.files.headers.read(height.0).and_then(|bytes| decode_header(&bytes));
+        if self.headers_stand() { header.map(Some) } else { Err(Error::SnapshotGone) }
     }
+
+    /// Up to `count` headers of 80 bytes from `from` on, one after another; fewer at the end of the chain.
     pub fn headers(&self, from: Height, count: u32) -> Result<Vec<u8>, Error> {
-        let mut out = vec![];
-        for h in from.0..from.0 + count {
-            if let Some(x) = self.header(Height(h))? {
-                out.extend(bitcoin::consensus::serialize(&x));
+        let end = from.0.saturating_add(count).min(self.header_count());
+        if from.0 >= end {
+            return Ok(Vec::new());
+        }
+        let mut bytes = Vec::with_capacity((end - from.0) as usize * 80);
+        // One read for what lies below the deltas, where the chain cannot change under this snapshot.
+        let deep = end.min(self.view.base.blocks);
+        if from.0 < deep {
+            let rows = self.view.files.headers.read_many(from.0, deep - from.0);
+            bytes.extend_from_slice(self.stands(rows)?.as_flattened());
+        }
+        for height in from.0.max(deep)..end {
+            match self.header(Height(height))? {
+                Some(header) => bytes.extend_from_slice(&bitcoin::consensus::serialize(&header)),
+                None => break,
             }
+        }
+        Ok(bytes)
+    }
+
+    /// Proof for the header at `height` among those up to and including `cp_height`.
+    ///
+    /// `None` when `height > cp_height` or `cp_height` is beyond the headers.
+    pub fn header_proof(&self, height: Height, cp_height: Height) -> Result<Option<HeaderProof>, Error> {
+        if height > cp_height || cp_height.0 >= self.header_count() {
+            return Ok(None);
+        }
+        let leaves = cp_height.0 + 1;
+        let by_position = mmr::by_position(|at| self.view.files.hashes.read(at));
+        let mut proof = mmr::prove(height.0, leaves, &by_position);
+        if !self.headers_stand() {
+            // A reorg has cut nodes over the deltas' headers: those are hashed from the deltas.
+            let leaf = |at: u32| match self.header(Height(at))? {
+                Some(header) => Ok(header.block_hash().to_byte_array()),
+                None => Err(Error::SnapshotGone),
+            };
+            let kept = self.view.base.blocks;
+            proof = mmr::prove(height.0, leaves, |level, index| {
+                mmr::or_rehash(kept, level, index, &by_position, &leaf)
+            });
+        }
+        let (branch, root) = self.stands(proof)?;
+        let branch = branch.into_iter().map(sha256d::Hash::from_byte_array).collect();
+        Ok(Some(HeaderProof { branch, root: sha256d::Hash::from_byte_array(root) }))
+    }
+
+    /// Median time past of the connected block at a height (BIP113), in Unix seconds; `None` above the tip.
+    pub fn median_time_past(&self, height: Height) -> Result<Option<u32>, Error> {
+        self.stands(self.view.median_time_past(height))
+    }
+
+    /// Confirmed transactions that pay to or spend from a script, in chain order.
+    pub fn history(&self, script: &ScriptHash) -> Result<Vec<HistoryEntry>, Error> {
+        let numbers = self.stands(self.view.history(&*self.base, &script.key()))?;
+        let entries = numbers.into_iter().map(|tx_num| {
+            let (txid, height) = self.txid_and_height(tx_num)?;
+            Ok(HistoryEntry { tx_num, txid, height })
+        });
+        self.stands(entries.collect())
+    }
+
+    fn txid_and_height(&self, number: TxNum) -> Result<(Txid, Height), Error> {
+        match (self.view.txid(number)?, self.view.height_of(number)) {
+            (Some(txid), Some(height)) => Ok((txid, height)),
+            _ => Err(Error::corrupt("base", format!("no transaction {}", number.0))),
+        }
+    }
+
+    /// Unspent outputs of a script, by transaction number, then output index.
+    pub fn unspent(&self, script: &ScriptHash) -> Result<Vec<Unspent>, Error> {
+        let coins = self.stands(self.view.unspent(&*self.base, &script.key()))?;
+        let unspent = coins.into_iter().map(|coin| {
+            let (txid, height) = self.txid_and_height(coin.tx_num)?;
+            Ok(Unspent { tx_num: coin.tx_num, txid, vout: coin.vout, height, value: coin.value })
+        });
+        self.stands(unspent.collect())
+    }
+
+    /// Sum of the unspent outputs.
+    pub fn balance(&self, script: &ScriptHash) -> Result<Amount, Error> {
+        let coins = self.stands(self.view.unspent(&*self.base, &script.key()))?;
+        let sum = coins.iter().try_fold(Amount::ZERO, |sum, coin| sum.checked_add(coin.value));
+        sum.ok_or_else(|| Error::corrupt("base", format!("balance of {script:?} overflows")))
+    }
+
+    /// The unspent output at `outpoint`.
+    pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
+        self.stands(self.view.coin(&*self.base, outpoint))
+    }
+
+    /// The number of a transaction: of two with one txid (BIP30) the later, of the genesis coinbase none.
+    pub fn tx_num(&self, txid: &Txid) -> Result<Option<TxNum>, Error> {
+        self.stands(self.view.tx_num(&*self.base, txid, TxNum(u32::MAX)))
+    }
+
+    /// Number, height and position of a transaction.
+    pub fn tx_location(&self, txid: &Txid) -> Result<Option<TxLocation>, Error> {
+        let Some(tx_num) = self.tx_num(txid)? else { return Ok(None) };
+        let height = self.view.height_of(tx_num);
+        let first = height.and_then(|height| self.view.txs_of(height)).map(|numbers| numbers.start);
+        Ok(height.zip(first).map(|(height, first)| TxLocation { tx_num, height, pos: tx_num.0 - first }))
+    }
+
+    /// The id of the transaction with that number.
+    pub fn txid(&self, tx_num: TxNum) -> Result<Option<Txid>, Error> {
+        self.stands(self.view.txid(tx_num))
+    }
+
+    /// The height at which the transaction with that number is.
+    pub fn height_of(&self, tx_num: TxNum) -> Option<Height> {
+        self.view.height_of(tx_num)
+    }
+
+    /// A transaction's bytes.
+    pub fn raw_tx(&self, txid: &Txid) -> Result<Option<RawTx>, Error> {
+        let Some(location) = self.tx_location(txid)? else { return Ok(None) };
+        let (bytes, _) = self.stands(self.view.tx(location.tx_num))?;
+        Ok(Some(RawTx { bytes, height: location.height }))
+    }
+
+    /// A block's bytes.
+    pub fn raw_block(&self, height: Height) -> Result<Option<Vec<u8>>, Error> {
+        self.stands(self.view.raw_block(height))
+    }
+
+    /// Ids of all transactions of a block, in its order.
+    pub fn block_txids(&self, height: Height) -> Result<Option<Vec<Txid>>, Error> {
+        self.stands(self.view.block_txids(height))
+    }
+
+    /// The id of one transaction of a block.
+    pub fn txid_at(&self, height: Height, pos: u32) -> Result<Option<Txid>, Error> {
+        let numbers = self.view.txs_of(height);
+        let number = numbers.and_then(|numbers| numbers.start.checked_add(pos).filter(|number| numbers.contains(number)));
+        self.stands(number.map_or(Ok(None), |number| self.view.txid(TxNum(number))))
+    }
+
+    /// All rows of chain and base in order, for tests that compare two stores. Places in block files, which
+    /// depend on what else was stored, stand as checksums of the blocks.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn dump(&self) -> Result<Vec<String>, Error> {
+        let mut out = vec![format!("tip {:?} headers {}", self.tip(), self.header_count())];
+        for height in 0..self.view.blocks() {
+            let height = Height(height);
+            let block = self.raw_block(height)?.unwrap_or_default();
+            let (txids, numbers) = (self.block_txids(height)?, self.view.txs_of(height));
+            out.push(format!("block {height} {:08x} {numbers:?} {txids:?}", crc32c::crc32c(&block)));
+        }
+        for number in 0..self.view.end_tx() {
+            let (bytes, _) = self.view.tx(TxNum(number))?;
+            out.push(format!("bytes {number} {:08x}", crc32c::crc32c(&bytes)));
+        }
+        for height in 0..self.headers {
+            out.push(format!("header {height} {:?}", self.header(Height(height))?));
+        }
+        for at in 0..mmr::node_count(self.headers) {
+            out.push(format!("node {at} {:02x?}", self.view.files.hashes.read(at)?));
+        }
+        self.base.dump(&mut out)?;
+        for delta in &self.view.deltas {
+            let (hash, first) = (delta.hash, delta.head.first_tx);
+            out.push(format!("delta {} {hash} {first} {:?}", delta.head.height, delta.head.offsets));
+            out.extend(delta.scripts().map(|rows| format!("{rows:02x?}")));
         }
         Ok(out)
-    }
-    pub fn header_proof(&self, height: Height, cp: Height) -> Result<Option<HeaderProof>, Error> {
-        use bitcoin::hashes::{Hash, HashEngine};
-        let mut v: Vec<sha256d::Hash> = vec![];
-        for h in 0..=cp.0 {
-            let Some(x) = self.header(Height(h))? else { return Ok(None) };
-            v.push(x.block_hash().to_raw_hash());
-        }
-        let mut i = height.0 as usize;
-        let mut branch = vec![];
-        while v.len() > 1 {
-            if v.len() % 2 == 1 {
-                v.push(*v.last().expect("x"));
-            }
-            branch.push(v[i ^ 1]);
-            i /= 2;
-            v = v
-                .chunks(2)
-                .map(|c| {
-                    let mut e = sha256d::Hash::engine();
-                    e.input(&c[0][..]);
-                    e.input(&c[1][..]);
-                    sha256d::Hash::from_engine(e)
-                })
-                .collect();
-        }
-        Ok(Some(HeaderProof { branch, root: v[0] }))
-    }
-    pub fn median_time_past(&self, h: Height) -> Result<Option<u32>, Error> {
-        Ok(self.0.mtp(h))
-    }
-    pub fn history(&self, s: &ScriptHash) -> Result<Vec<HistoryEntry>, Error> {
-        Ok(self
-            .0
-            .histories
-            .get(&s.key())
-            .into_iter()
-            .flatten()
-            .map(|n| HistoryEntry {
-                tx_num: *n,
-                txid: self.0.txids[n.0 as usize],
-                height: self.0.height_of(*n).expect("x"),
-            })
-            .collect())
-    }
-    pub fn unspent(&self, s: &ScriptHash) -> Result<Vec<Unspent>, Error> {
-        let mut v: Vec<Unspent> = self
-            .0
-            .coins
-            .iter()
-            .filter(|(_, c)| c.script_key == s.key())
-            .map(|(o, c)| Unspent {
-                tx_num: c.tx_num,
-                txid: o.txid,
-                vout: o.vout,
-                height: c.height,
-                value: c.value,
-            })
-            .collect();
-        v.sort_by_key(|u| (u.tx_num, u.vout));
-        Ok(v)
-    }
-    pub fn balance(&self, s: &ScriptHash) -> Result<Amount, Error> {
-        Ok(self.unspent(s)?.iter().map(|u| u.value).sum())
-    }
-    pub fn coin(&self, o: &OutPoint) -> Result<Option<Coin>, Error> {
-        Ok(self.0.coins.get(o).copied())
-    }
-    pub fn tx_num(&self, t: &Txid) -> Result<Option<TxNum>, Error> {
-        Ok(self.0.txids.iter().rposition(|x| x == t).filter(|n| *n > 0).map(|n| TxNum(n as u32)))
-    }
-    pub fn tx_location(&self, t: &Txid) -> Result<Option<TxLocation>, Error> {
-        Ok(self.tx_num(t)?.map(|n| {
-            let height = self.0.height_of(n).expect("x");
-            TxLocation { tx_num: n, height, pos: n.0 - self.0.blocks[height.0 as usize].first }
-        }))
-    }
-    pub fn txid(&self, n: TxNum) -> Result<Option<Txid>, Error> {
-        Ok(self.0.txids.get(n.0 as usize).copied())
-    }
-    pub fn height_of(&self, n: TxNum) -> Option<Height> {
-        self.0.height_of(n)
-    }
-    pub fn raw_tx(&self, t: &Txid) -> Result<Option<RawTx>, Error> {
-        let Some(l) = self.tx_location(t)? else { return Ok(None) };
-        let b: bitcoin::Block =
-            bitcoin::consensus::deserialize(&self.0.blocks[l.height.0 as usize].raw).expect("x");
-        Ok(Some(RawTx { bytes: bitcoin::consensus::serialize(&b.txdata[l.pos as usize]), height: l.height }))
-    }
-    pub fn raw_block(&self, h: Height) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.0.blocks.get(h.0 as usize).map(|b| b.raw.to_vec()))
-    }
-    pub fn block_txids(&self, h: Height) -> Result<Option<Vec<Txid>>, Error> {
-        Ok(self
-            .0
-            .blocks
-            .get(h.0 as usize)
-            .map(|b| self.0.txids[b.first as usize..(b.first + b.count) as usize].to_vec()))
-    }
-    pub fn txid_at(&self, h: Height, p: u32) -> Result<Option<Txid>, Error> {
-        Ok(self.block_txids(h)?.and_then(|v| v.get(p as usize).copied()))
     }
 }

@@ -1,14 +1,31 @@
-//! The writer: stages blocks and headers, makes them durable in one commit, publishes a snapshot.
+//! The writer: stages blocks and headers. `commit` makes what is staged durable and publishes a snapshot.
+//!
+//! Staged are: a chain (deltas above the base; an open change of the base when a reorg goes below them), a header
+//! chain, and what is put aside. Blocks are written to their file at once, behind what the state row names.
+//! Of a block's transactions only the coinbase can repeat an older txid (BIP30): every other spends a coin that
+//! no longer exists, or descends from such a coinbase, which `validate` refuses while its coins are unspent.
 
+use std::any::Any;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use bitcoin::block::Header;
+use bitcoin::constants::genesis_block;
 use bitcoin::{Block, BlockHash, Network, OutPoint, Txid};
 
+use crate::base::{Base, BaseChange, BaseRead, BaseReader};
+use crate::build::{Source, build};
+use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
+use crate::files::Files;
+use crate::headers::HeaderStage;
+use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
-use crate::types::{Coin, Height, ScriptKey, Tip};
+use crate::tip::{Aside, AsideChange, State, Stored, TipFile};
+use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
+use crate::undo::rebuild;
+use crate::view::View;
 
 /// What a store is opened with; `Options::new(network)` has what operators want.
 #[derive(Clone, Debug)]
@@ -73,209 +90,398 @@ pub struct LoadedHeaders {
     pub invalid: Vec<BlockHash>,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct B {
-    pub raw: Arc<[u8]>,
-    pub header: Header,
-    pub hash: BlockHash,
-    pub first: u32,
-    pub count: u32,
-    spent: Vec<(OutPoint, Coin)>,
+/// What opening found.
+pub(crate) struct Parts {
+    pub(crate) lock: Box<dyn Any + Send + Sync>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) tip: TipFile,
+    pub(crate) base: Base,
+    pub(crate) reader: Arc<BaseReader>,
+    pub(crate) segments: SegmentWriter,
+    pub(crate) state: State,
+    pub(crate) aside: Aside,
+    pub(crate) view: View,
 }
-#[derive(Debug, Clone, Default)]
-pub(crate) struct State {
-    pub blocks: Vec<B>,
-    pub headers: Vec<Header>,
-    pub side: Vec<(Height, Header)>,
-    pub invalid: Vec<BlockHash>,
-    pub txids: Vec<Txid>,
-    pub coins: std::collections::HashMap<OutPoint, Coin>,
-    pub histories: std::collections::HashMap<ScriptKey, Vec<crate::TxNum>>,
-    stored: std::collections::BTreeMap<BlockHash, (Height, Arc<[u8]>)>,
-}
-impl State {
-    pub fn tip(&self) -> Option<Tip> {
-        self.blocks.last().map(|b| Tip { height: Height(self.blocks.len() as u32 - 1), hash: b.hash })
-    }
-    pub fn mtp(&self, h: Height) -> Option<u32> {
-        let e = h.0 as usize;
-        if e >= self.headers.len() {
-            return None;
-        }
-        let s = e.saturating_sub(10);
-        let mut t: Vec<u32> =
-            (s..=e).map(|i| self.blocks.get(i).map_or(self.headers[i].time, |b| b.header.time)).collect();
-        t.sort();
-        Some(t[t.len() / 2])
-    }
-    pub fn height_of(&self, n: crate::TxNum) -> Option<Height> {
-        let i = self.blocks.partition_point(|b| b.first <= n.0);
-        i.checked_sub(1).map(|i| Height(i as u32))
-    }
-}
+
+/// Work that is not committed.
 #[derive(Debug)]
-pub struct Store {
-    s: State,
-    committed: Arc<Snapshot>,
-    touched: std::collections::BTreeSet<ScriptKey>,
+pub(crate) struct Staged {
+    pub(crate) view: View,
+    /// An undo below the deltas; dropped, it never was.
+    pub(crate) change: Option<BaseChange>,
+    pub(crate) headers: HeaderStage,
+    pub(crate) aside: AsideChange,
+    pub(crate) touched: BTreeSet<ScriptKey>,
+    pub(crate) any: bool,
 }
+
+impl Staged {
+    /// Nothing, on top of what is committed.
+    pub(crate) fn nothing(view: &View, state: &State) -> Self {
+        Self {
+            view: view.clone(),
+            change: None,
+            headers: HeaderStage::unchanged(state.headers),
+            aside: AsideChange::default(),
+            touched: BTreeSet::new(),
+            any: false,
+        }
+    }
+}
+
+/// The one writer of a data folder; dropping it frees the folder.
+pub struct Store {
+    pub(crate) options: Options,
+    pub(crate) staged: Staged,
+    /// The chain as committed.
+    pub(crate) view: View,
+    pub(crate) state: State,
+    pub(crate) aside: Aside,
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// Why nothing more is written.
+    pub(crate) dead: Option<String>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) segments: SegmentWriter,
+    pub(crate) reader: Arc<BaseReader>,
+    pub(crate) tip: TipFile,
+    pub(crate) base: Base,
+    // Last, as fields are dropped in order: the folder is free when all files are closed.
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("state", &self.state).field("dead", &self.dead).finish_non_exhaustive()
+    }
+}
+
 impl Store {
-    pub fn open(_dir: &Path, _o: Options) -> Result<Self, Error> {
-        std::fs::create_dir_all(_dir).ok();
+    /// Opens or creates the store in `dir`: takes the lock, checks `MANIFEST`, recovers from a crash.
+    ///
+    /// A fresh store has connected nothing; genesis is connected by the caller like any block.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, Error> {
+        Self::open_on(Arc::new(RealDisk::new(dir)), options)
+    }
+
+    /// [`Store::open`] on any disk.
+    pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
+        let Parts { lock, files, tip, base, reader, segments, state, aside, view } =
+            crate::open::open(disk, &options)?;
+        let staged = Staged::nothing(&view, &state);
+        let snapshot = Arc::new(Snapshot::new(view.clone(), reader.clone(), state.headers));
         Ok(Self {
-            s: State::default(),
-            committed: Arc::new(Snapshot(State::default())),
-            touched: Default::default(),
+            options,
+            staged,
+            view,
+            state,
+            aside,
+            snapshot,
+            dead: None,
+            files,
+            segments,
+            reader,
+            tip,
+            base,
+            _lock: lock,
         })
     }
+
+    /// The staged tip.
     pub fn tip(&self) -> Option<Tip> {
-        self.s.tip()
+        self.staged.view.tip()
     }
+
+    /// The chain as last committed.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.committed.clone()
+        self.snapshot.clone()
     }
-    pub fn coins(&self, o: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
-        Ok(o.iter().map(|o| self.s.coins.get(o).copied()).collect())
+
+    /// The unspent coins at `outpoints` as of the staged tip, in their order.
+    pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
+        self.alive()?;
+        outpoints.iter().map(|outpoint| self.staged.view.coin(self.base_read(), outpoint)).collect()
     }
-    pub fn has_unspent(&self, t: &Txid) -> Result<bool, Error> {
-        Ok((0..10).any(|v| self.s.coins.contains_key(&OutPoint { txid: *t, vout: v })))
+
+    /// Whether a transaction of that id has an unspent output at the staged tip (BIP30).
+    pub fn has_unspent(&self, txid: &Txid) -> Result<bool, Error> {
+        self.alive()?;
+        self.staged.view.has_unspent(self.base_read(), txid)
     }
-    pub fn median_time_past(&self, h: Height) -> Result<u32, Error> {
-        Ok(self.s.mtp(h).expect("mtp"))
+
+    /// Median time past of the block at a height of the staged chain (BIP113); an error above its tip.
+    pub fn median_time_past(&self, height: Height) -> Result<u32, Error> {
+        self.alive()?;
+        self.staged.view.median_time_past(height)?.ok_or(Error::NoTip)
     }
-    pub fn connect(&mut self, b: &NewBlock<'_>) -> Result<(), Error> {
-        let height = Height(self.s.blocks.len() as u32);
-        let first = self.s.txids.len() as u32;
-        let mut spent = vec![];
-        for (i, (tx, txid)) in b.block.txdata.iter().zip(b.txids).enumerate() {
-            let n = crate::TxNum(self.s.txids.len() as u32);
-            self.s.txids.push(*txid);
-            if height.0 == 0 {
-                continue;
-            }
-            let mut keys = std::collections::BTreeSet::new();
-            if i > 0 {
-                for inp in &tx.input {
-                    let c = self.s.coins.remove(&inp.previous_output).expect("coin");
-                    keys.insert(c.script_key);
-                    spent.push((inp.previous_output, c));
-                }
-            }
-            for (v, o) in tx.output.iter().enumerate() {
-                let key = crate::ScriptHash::of(&o.script_pubkey).key();
-                if crate::has_history(&o.script_pubkey) {
-                    keys.insert(key);
-                }
-                if !crate::is_unspendable(&o.script_pubkey) {
-                    self.s.coins.insert(
-                        OutPoint { txid: *txid, vout: v as u32 },
-                        Coin {
-                            value: o.value,
-                            tx_num: n,
-                            height,
-                            is_coinbase: i == 0,
-                            class: crate::ScriptClass::of(&o.script_pubkey),
-                            script_key: key,
-                        },
-                    );
-                }
-            }
-            for k in keys {
-                self.s.histories.entry(k).or_default().push(n);
-                self.touched.insert(k);
-            }
+
+    /// Stages a block on top of the staged tip.
+    pub fn connect(&mut self, new: &NewBlock<'_>) -> Result<(), Error> {
+        self.alive()?;
+        let view = &self.staged.view;
+        let (height, below) = match view.tip() {
+            Some(tip) => (tip.height.next(), Some(tip.hash)),
+            None => (Height::GENESIS, None),
+        };
+        let follows = match below {
+            Some(below) => new.block.header.prev_blockhash == below,
+            None => new.hash == genesis_block(self.options.network).block_hash(),
+        };
+        if !follows {
+            return Err(Error::NotNext { hash: new.hash, tip: view.tip().map(|tip| tip.height) });
         }
-        self.s.blocks.push(B {
-            raw: b.raw.into(),
-            header: b.block.header,
-            hash: b.hash,
-            first,
-            count: b.txids.len() as u32,
-            spent,
-        });
-        if self.s.headers.get(height.0 as usize) != Some(&b.block.header) {
-            let cut = self.s.headers.split_off((height.0 as usize).min(self.s.headers.len()));
-            for (i, h) in cut.into_iter().enumerate() {
-                self.s.side.push((Height(height.0 + i as u32), h));
-            }
-            self.s.headers.push(b.block.header);
+        let length = u32::try_from(new.raw.len())
+            .map_err(|_| Error::BadInput { hash: new.hash, what: "block above 4 GB" })?;
+        let source = Source {
+            height,
+            hash: new.hash,
+            block: new.block,
+            txids: new.txids,
+            length,
+            first_tx: view.end_tx(),
+            spent: new.spent,
+            older: self.older(new)?,
+        };
+        let mut delta = build(source, BlockPos { segment: 0, offset: 0, length })?;
+        delta.head.pos = match self.stored(&new.hash) {
+            Some(stored) => stored.pos,
+            None => self.append(new.raw)?,
+        };
+        self.staged.any = true;
+        if self.stored(&new.hash).is_some() {
+            self.staged.aside.stored.insert(new.hash, None);
         }
-        self.s.stored.remove(&b.hash);
+        if self.staged.headers.hash(&self.files, height.0)? != Some(new.hash) {
+            self.replace_headers(height, &[new.block.header])?;
+        }
+        self.staged.touched.extend(delta.keys());
+        self.staged.view.deltas.push(Arc::new(delta));
         Ok(())
     }
+
+    /// The earlier transaction that has the id of this block's coinbase, with what of it is unspent.
+    fn older(&self, new: &NewBlock<'_>) -> Result<Option<(TxNum, Vec<(u32, Coin)>)>, Error> {
+        let (view, base) = (&self.staged.view, self.base_read());
+        let (Some(txid), Some(coinbase)) = (new.txids.first(), new.block.txdata.first()) else { return Ok(None) };
+        let Some(older) = view.tx_num(base, txid, TxNum(u32::MAX))? else { return Ok(None) };
+        let mut coins = Vec::new();
+        for vout in 0..coinbase.output.len() as u32 {
+            let coin = view.coin(base, &OutPoint::new(*txid, vout))?;
+            coins.extend(coin.filter(|coin| coin.tx_num == older).map(|coin| (vout, coin)));
+        }
+        Ok(Some((older, coins)))
+    }
+
+    /// Stages the undoing of the tip's block, which stays findable by hash; returns the block undone.
     pub fn disconnect(&mut self) -> Result<Tip, Error> {
-        let tip = self.s.tip().expect("tip");
-        let b = self.s.blocks.pop().expect("b");
-        let block: Block = bitcoin::consensus::deserialize(&b.raw).expect("x");
-        for t in self.s.txids.split_off(b.first as usize) {
-            self.s.coins.retain(|o, _| o.txid != t);
-        }
-        for (o, c) in b.spent.into_iter().rev() {
-            if c.tx_num.0 < b.first {
-                self.s.coins.insert(o, c);
+        self.alive()?;
+        let tip = self.tip().ok_or(Error::NoTip)?;
+        let delta = match self.staged.view.deltas.pop() {
+            Some(delta) => delta,
+            None => {
+                let undone = self.undo_base(tip);
+                // A half undone base must not be committed.
+                Arc::new(undone.map_err(|error| self.kill(error))?)
             }
-            self.touched.insert(c.script_key);
-        }
-        for h in self.s.histories.values_mut() {
-            h.retain(|n| n.0 < b.first);
-        }
-        for tx in &block.txdata {
-            for o in &tx.output {
-                self.touched.insert(crate::ScriptHash::of(&o.script_pubkey).key());
-            }
-        }
-        self.s.stored.insert(b.hash, (tip.height, b.raw));
+        };
+        self.staged.any = true;
+        self.staged.touched.extend(delta.keys());
+        let stored = Stored { height: tip.height, pos: delta.head.pos };
+        self.staged.aside.stored.insert(tip.hash, Some(stored));
         Ok(tip)
     }
+
+    /// Undoes the top block of the base in its open change.
+    fn undo_base(&mut self, tip: Tip) -> Result<crate::delta::Delta, Error> {
+        let staged = &mut self.staged;
+        if staged.change.is_none() {
+            staged.change = Some(self.base.change()?);
+        }
+        let Some(change) = &staged.change else { return Err(Error::NoTip) };
+        let delta = rebuild(&staged.view, change, tip.height)?;
+        change.unapply(&delta)?;
+        let below = match tip.height.prev() {
+            Some(below) => staged.view.hash_of(below)?,
+            None => None,
+        };
+        let base = &mut staged.view.base;
+        *base = crate::base::BaseMark {
+            blocks: base.blocks - 1,
+            txs: delta.head.first_tx,
+            hash: below.unwrap_or(crate::base::BaseMark::empty().hash),
+        };
+        Arc::make_mut(&mut staged.view.tx_ends).truncate(staged.view.base.blocks as usize);
+        Ok(delta)
+    }
+
+    /// Stages the keeping of a block off the connected chain. Storing it twice is one storing.
     pub fn store_block(&mut self, height: Height, hash: BlockHash, raw: &[u8]) -> Result<(), Error> {
-        self.s.stored.insert(hash, (height, raw.into()));
+        self.alive()?;
+        if self.stored(&hash).is_none() {
+            let pos = self.append(raw)?;
+            self.staged.any = true;
+            self.staged.aside.stored.insert(hash, Some(Stored { height, pos }));
+        }
         Ok(())
     }
+
+    /// A block that is kept and not connected, staged ones included.
     pub fn stored_block(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.s.stored.get(hash).map(|x| x.1.to_vec()))
+        self.alive()?;
+        self.stored(hash).map(|stored| self.files.blocks.read(stored.pos)).transpose()
     }
+
+    /// Heights and hashes of the blocks that are kept and not connected, by height.
     pub fn stored_blocks(&self) -> Vec<Tip> {
-        self.s.stored.iter().map(|(h, x)| Tip { height: x.0, hash: *h }).collect()
+        let mut aside = self.aside.stored.clone();
+        for (hash, stored) in &self.staged.aside.stored {
+            match stored {
+                Some(stored) => aside.insert(*hash, *stored),
+                None => aside.remove(hash),
+            };
+        }
+        let mut blocks: Vec<Tip> =
+            aside.into_iter().map(|(hash, stored)| Tip { height: stored.height, hash }).collect();
+        blocks.sort_unstable_by_key(|block| (block.height, block.hash));
+        blocks
     }
-    pub fn put_headers(&mut self, hs: &[(Height, Header)]) -> Result<(), Error> {
-        for (h, x) in hs {
-            if h.0 as usize == self.s.headers.len()
-                && self.s.headers.last().is_none_or(|l| l.block_hash() == x.prev_blockhash)
-            {
-                self.s.headers.push(*x)
-            } else {
-                self.s.side.push((*h, *x))
+
+    fn stored(&self, hash: &BlockHash) -> Option<Stored> {
+        match self.staged.aside.stored.get(hash) {
+            Some(staged) => *staged,
+            None => self.aside.stored.get(hash).copied(),
+        }
+    }
+
+    /// Stages accepted headers, parents first: what continues the header chain is appended to it, anything
+    /// else is kept as a side header.
+    pub fn put_headers(&mut self, headers: &[(Height, Header)]) -> Result<(), Error> {
+        self.alive()?;
+        let mut last: Option<(u32, BlockHash)> = None;
+        for (height, header) in headers {
+            let len = self.staged.headers.len();
+            let hash = header.block_hash();
+            let below = match (last, len.checked_sub(1)) {
+                (Some((at, hash)), _) if at + 1 == len => Some(hash),
+                (_, Some(top)) => self.staged.headers.hash(&self.files, top)?,
+                (_, None) => None,
+            };
+            if height.0 == len && (len == 0 || below == Some(header.prev_blockhash)) {
+                self.staged.any = true;
+                self.staged.headers.push(*header);
+                self.forget_side(&hash);
+                last = Some((len, hash));
+            } else if height.0 >= len || self.staged.headers.hash(&self.files, height.0)? != Some(hash) {
+                self.staged.any = true;
+                self.staged.aside.side.insert(hash, Some((*height, *header)));
             }
         }
         Ok(())
     }
+
+    /// Stages a switch of the header chain above the tip: from `from` on it is `headers`; those displaced
+    /// become side headers.
+    pub fn follow_headers(&mut self, from: Height, headers: &[Header]) -> Result<(), Error> {
+        self.alive()?;
+        let bad = |height| Error::BadHeaders { height };
+        if from.0 < self.staged.view.blocks() || from.0 > self.staged.headers.len() {
+            return Err(bad(from));
+        }
+        let mut below = match from.prev() {
+            Some(below) => self.staged.headers.hash(&self.files, below.0)?,
+            None => headers.first().map(|header| header.prev_blockhash),
+        };
+        for (header, height) in headers.iter().zip(from.0..) {
+            if below != Some(header.prev_blockhash) {
+                return Err(bad(Height(height)));
+            }
+            below = Some(header.block_hash());
+        }
+        self.replace_headers(from, headers)
+    }
+
+    /// From `from` on the header chain is `headers`.
+    fn replace_headers(&mut self, from: Height, headers: &[Header]) -> Result<(), Error> {
+        self.staged.any = true;
+        for (height, header) in self.staged.headers.cut(&self.files, from.0)? {
+            self.staged.aside.side.insert(header.block_hash(), Some((height, header)));
+        }
+        for header in headers {
+            self.staged.headers.push(*header);
+            self.forget_side(&header.block_hash());
+        }
+        Ok(())
+    }
+
+    /// A header that is in the chain now is no side header.
+    fn forget_side(&mut self, hash: &BlockHash) {
+        if self.aside.side.contains_key(hash) {
+            self.staged.aside.side.insert(*hash, None);
+        } else {
+            self.staged.aside.side.remove(hash);
+        }
+    }
+
+    /// Stages a mark that a block breaks the rules.
     pub fn mark_invalid(&mut self, hash: BlockHash) -> Result<(), Error> {
-        self.s.invalid.push(hash);
+        self.alive()?;
+        if !self.aside.invalid.contains(&hash) {
+            self.staged.any |= self.staged.aside.invalid.insert(hash);
+        }
         Ok(())
     }
+
+    /// All headers as staged.
     pub fn headers(&self) -> Result<LoadedHeaders, Error> {
-        Ok(LoadedHeaders {
-            chain: self.s.headers.clone(),
-            side: self.s.side.clone(),
-            invalid: self.s.invalid.clone(),
-        })
+        self.alive()?;
+        let chain = self.staged.headers.load(&self.files)?;
+        let mut aside = Aside { stored: Default::default(), ..self.aside.clone() };
+        self.staged.aside.clone().apply(&mut aside);
+        let mut side = Vec::new();
+        for (hash, (height, header)) in aside.side {
+            // A crash within a switch leaves headers on both sides.
+            if chain.get(height.0 as usize).is_none_or(|other| other.block_hash() != hash) {
+                side.push((height, header));
+            }
+        }
+        side.sort_by_key(|(height, header)| (*height, header.block_hash()));
+        Ok(LoadedHeaders { chain, side, invalid: aside.invalid.into_iter().collect() })
     }
-    pub fn commit(&mut self) -> Result<Commit, Error> {
-        self.committed = Arc::new(Snapshot(self.s.clone()));
-        Ok(Commit {
-            snapshot: self.committed.clone(),
-            touched: std::mem::take(&mut self.touched).into_iter().collect(),
-        })
-    }
+
+    /// Forgets all that is staged: blocks, headers, marks.
     pub fn rollback(&mut self) -> Result<(), Error> {
-        self.s = self.committed.0.clone();
-        self.touched.clear();
-        Ok(())
+        self.alive()?;
+        self.staged = Staged::nothing(&self.view, &self.state);
+        let rewound = if self.segments.end() == self.state.end { Ok(()) } else { self.segments.rewind(self.state.end) };
+        rewound.map_err(|error| self.kill(error))
     }
+
+    /// Whether enough deltas lie deeper than `keep_deltas` to move them into the base.
     pub fn merge_due(&self) -> bool {
-        false
+        self.view.deltas.len() >= self.options.keep_deltas + self.options.merge_batch.max(1)
     }
-    pub fn merge(&mut self) -> Result<Arc<Snapshot>, Error> {
-        Ok(self.committed.clone())
+
+    fn append(&mut self, raw: &[u8]) -> Result<BlockPos, Error> {
+        let appended = self.segments.append(raw);
+        appended.map_err(|error| if matches!(error, Error::StorageFull { .. }) { error } else { self.kill(error) })
+    }
+
+    fn base_read(&self) -> &dyn BaseRead {
+        match &self.staged.change {
+            Some(change) => change,
+            None => &*self.reader,
+        }
+    }
+
+    pub(crate) fn alive(&self) -> Result<(), Error> {
+        match &self.dead {
+            Some(why) => Err(Error::Dead { why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// After this error nothing more is written.
+    pub(crate) fn kill(&mut self, error: Error) -> Error {
+        self.dead.get_or_insert_with(|| error.to_string());
+        error
     }
 }

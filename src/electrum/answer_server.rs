@@ -24,8 +24,11 @@ pub(super) fn version(context: &mut Context<'_>, args: &Args<'_>) -> Result<Repl
     Ok(Json::list([Json::text(&context.server.software), Json::text(&version.to_string())]).into())
 }
 
-/// Reads one version, or the lowest and the highest.
+/// Reads one version, or the lowest and the highest; `null` is the oldest, as if nothing had been said.
 fn negotiate(json: &str) -> Option<ProtocolVersion> {
+    if json == "null" {
+        return Some(ProtocolVersion::MIN);
+    }
     if let Some(only) = text_of(json) {
         return ProtocolVersion::negotiate(&only, &only);
     }

@@ -1,7 +1,7 @@
 //! What can be said of a transaction before any peer has seen it.
 //!
-//! Checks structure, finality and the confirmed coins that it spends; an input whose transaction is not in the
-//! chain may be unconfirmed, and is left to the peers to judge. Scripts and relay policy are not checked here.
+//! Checks structure, finality and the confirmed coins that it spends; an input whose transaction is not in
+//! the chain may be unconfirmed, and is left to the peers. Scripts and relay policy are not checked here.
 //! Reasons are Bitcoin Core's words: Electrum shows a user only those it knows.
 //! Source: Bitcoin Core `consensus/tx_check`, `consensus/tx_verify`, `MemPoolAccept::PreChecks`,
 //! `node::BroadcastTransaction`.

@@ -1,7 +1,7 @@
 //! JSON-RPC 2.0 and 1.0: finds the requests in a line and writes the answers.
 //!
-//! Knows envelopes only; what a method means and what its arguments are is read elsewhere. Arguments and ids stay
-//! slices of the line, so a line of any shape costs no more memory than itself; nesting costs no stack.
+//! Knows envelopes only; what a method means and what its arguments are is read elsewhere. Arguments and ids
+//! stay slices of the line, so a line of any shape costs no more memory than itself; nesting costs no stack.
 //! Source: the JSON-RPC 2.0 specification, its 1.0 of 2005, and what wallets really send (a missing or wrong
 //! `jsonrpc`, `null` for no parameters).
 
@@ -70,8 +70,8 @@ impl Envelope<'_> {
         Envelope { id: Cow::Owned(self.id.into_owned()), dialect: self.dialect }
     }
 
-    /// The answer as one JSON object: `result` or `error`, never both, as some wallets take a mere `"error": null`
-    /// for an error.
+    /// The answer as one JSON object: `result` or `error`, never both, as some wallets take a mere
+    /// `"error": null` for an error.
     pub(super) fn answer(&self, answer: &Result<Json, RpcError>) -> String {
         let mut out = String::from(match self.dialect {
             Dialect::V1 => "{",

@@ -1,7 +1,7 @@
 //! The arguments of a request: brought into the method's order, then read one by one.
 //!
 //! A wrong number or name of arguments is -32602; a bad value is error 1 with the words that ElectrumX uses.
-//! Numbers are also taken as strings of digits, as ElectrumX does.
+//! Numbers are also taken as strings of digits, and 0 and 1 as booleans, as ElectrumX does.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -62,8 +62,8 @@ impl<'a> Args<'a> {
 
     pub(super) fn boolean(&self, index: usize) -> Result<bool, RpcError> {
         match self.json(index) {
-            "true" => Ok(true),
-            "false" => Ok(false),
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
             _ => Err(self.bad(index, "should be a boolean value")),
         }
     }

@@ -17,6 +17,7 @@ use crate::time::Now;
 use super::answer_block::tip_object;
 use super::answer_script::status_value;
 use super::answer_server::syncing;
+use super::batch::{self, Batch};
 use super::broadcast::{self, Checked};
 use super::error::RpcError;
 use super::json::Json;
@@ -26,8 +27,6 @@ use super::params::Args;
 use super::subscriptions::Subscriptions;
 use super::version::ProtocolVersion;
 
-/// Longest answer, or batch of answers. Electrum takes 8.1 MB; the largest transaction in hex is just below.
-pub const MAX_RESPONSE_BYTES: usize = 8_100_000;
 /// Broadcasts of one session that wait for peers.
 const MAX_WAITING_BROADCASTS: usize = 32;
 
@@ -89,7 +88,7 @@ pub struct Session {
     waiting: BTreeMap<BroadcastId, Waiting>,
     next_broadcast: u64,
     /// Batches of which an answer is still missing.
-    batches: BTreeMap<u64, OpenBatch>,
+    batches: BTreeMap<u64, Batch>,
     next_batch: u64,
     /// Changes that were not looked at yet.
     held_back: Option<Touched>,
@@ -122,14 +121,6 @@ struct Waiting {
     raw: Bytes,
     /// The batch that it is part of, and its place there.
     batch: Option<(u64, usize)>,
-}
-
-/// Answers of a batch, in order; `None` is one that is still missing.
-#[derive(Debug)]
-struct OpenBatch {
-    answers: Vec<Option<String>>,
-    missing: usize,
-    bytes: usize,
 }
 
 /// What became of a member of a batch, or of a single request.
@@ -167,7 +158,7 @@ impl Session {
         match jsonrpc::parse(line) {
             Incoming::Single(item) => match self.run(item) {
                 Outcome::Answered(envelope, answer) => {
-                    let text = bounded(&envelope, &answer, MAX_RESPONSE_BYTES);
+                    let text = batch::single(&envelope, &answer);
                     self.send(text);
                 }
                 Outcome::Silent => {}
@@ -226,13 +217,12 @@ impl Session {
             Err(BroadcastError::Unavailable(why)) => Err(RpcError::unavailable(why)),
         };
         match waiting.batch {
-            None => self.send(bounded(&waiting.envelope, &answer, MAX_RESPONSE_BYTES)),
-            Some((batch, index)) => {
-                if let Some(open) = self.batches.get_mut(&batch) {
-                    open.put(index, &waiting.envelope, &answer);
-                    open.missing -= 1;
+            None => self.send(batch::single(&waiting.envelope, &answer)),
+            Some((id, index)) => {
+                if let Some(mut batch) = self.batches.remove(&id) {
+                    batch.fill(index, &waiting.envelope, &answer);
+                    self.send_or_keep(id, batch);
                 }
-                self.send_batch_if_whole(batch);
             }
         }
         self.close_if_done();
@@ -302,48 +292,26 @@ impl Session {
     fn run_batch(&mut self, items: Vec<Item<'_>>, excess: &[Envelope<'_>]) {
         let id = self.next_batch;
         self.next_batch += 1;
-        // In place before its members run, so that they know where their answers belong.
-        self.batches.insert(id, OpenBatch { answers: Vec::new(), missing: 0, bytes: 0 });
-        let refusals: Vec<String> = excess
-            .iter()
-            .map(|envelope| envelope.answer(&Err(RpcError::invalid_request("batch too long"))))
-            .collect();
-        let refused_bytes: usize = refusals.iter().map(String::len).sum();
-        if let Some(open) = self.batches.get_mut(&id) {
-            open.bytes = refused_bytes;
-        }
+        let mut batch = Batch::new(&items, excess);
         for item in items {
-            let outcome = self.run(item);
-            let Some(open) = self.batches.get_mut(&id) else { return };
-            let index = open.answers.len();
-            match outcome {
-                Outcome::Answered(envelope, answer) => {
-                    open.answers.push(None);
-                    open.put(index, &envelope, &answer);
-                }
+            match self.run(item) {
+                Outcome::Answered(envelope, answer) => batch.push(&envelope, &answer),
                 Outcome::Silent => {}
                 Outcome::Waits(envelope, checked) => {
-                    open.answers.push(None);
-                    open.missing += 1;
-                    self.broadcast(envelope, checked, Some((id, index)));
+                    self.broadcast(envelope, checked, Some((id, batch.push_missing())));
                 }
             }
         }
-        if let Some(open) = self.batches.get_mut(&id) {
-            open.answers.extend(refusals.into_iter().map(Some));
-        }
-        self.send_batch_if_whole(id);
+        self.send_or_keep(id, batch);
     }
 
-    fn send_batch_if_whole(&mut self, id: u64) {
-        if self.batches.get(&id).is_none_or(|open| open.missing > 0) {
+    fn send_or_keep(&mut self, id: u64, batch: Batch) {
+        if !batch.is_whole() {
+            self.batches.insert(id, batch);
             return;
         }
-        let Some(whole) = self.batches.remove(&id) else { return };
-        let answers: Vec<String> = whole.answers.into_iter().flatten().collect();
-        // A batch of notifications gets no answer, not even an empty one.
-        if !answers.is_empty() {
-            self.send(format!("[{}]", answers.join(",")));
+        if let Some(line) = batch.into_line() {
+            self.send(line);
         }
         self.notify_held_back();
     }
@@ -420,24 +388,4 @@ impl Session {
         self.stage = Stage::Closed;
         self.outputs.push_back(Output::Close);
     }
-}
-
-impl OpenBatch {
-    fn put(&mut self, index: usize, envelope: &Envelope<'_>, answer: &Result<Json, RpcError>) {
-        let text = bounded(envelope, answer, MAX_RESPONSE_BYTES.saturating_sub(self.bytes));
-        self.bytes += text.len();
-        if let Some(slot) = self.answers.get_mut(index) {
-            *slot = Some(text);
-        }
-    }
-}
-
-/// The answer, or the error in its place when it is longer than `max_bytes`.
-fn bounded(envelope: &Envelope<'_>, answer: &Result<Json, RpcError>, max_bytes: usize) -> String {
-    let text = envelope.answer(answer);
-    if answer.is_ok() && text.len() >= max_bytes {
-        let error = format!("response too large (over {MAX_RESPONSE_BYTES} bytes)");
-        return envelope.answer(&Err(RpcError::invalid_request(error)));
-    }
-    text
 }

@@ -217,10 +217,7 @@ impl Node {
                 }
                 self.blocks.handle_chain_event(now, event, self.headers.tree());
                 self.route(now);
-                if self.staged.hash == self.headers.tree().best().hash
-                    && self.staged.hash != tip_of(&self.snapshot).hash
-                {
-                    // Nothing more is coming: wallets should see it, and a power cut not cost it.
+                if self.commit_now() {
                     self.outputs.push_back(Output::Chain(Command::Commit));
                 }
             }
@@ -261,7 +258,6 @@ impl Node {
         self.outputs.pop_front()
     }
 
-    pub fn debug(&self) -> String { format!("best {:?}\n blocks {:#?}\n staged {:?}", self.headers.tree().best(), self.blocks, self.staged) }
     pub fn progress(&self) -> Progress {
         self.meter.progress(
             self.staged.height,
@@ -385,16 +381,27 @@ impl Node {
         self.publish(commit.touched.into_iter().collect());
     }
 
-    /// Synced: every peer told us all headers it has, and the best one's block is durable.
+    /// Whether wallets should see what is connected, and a power cut not cost it: nothing more is coming at once.
+    fn commit_now(&self) -> bool {
+        let is_news = self.staged.hash != tip_of(&self.snapshot).hash;
+        let is_best = self.staged.hash == self.headers.tree().best().hash;
+        is_news && (is_best || self.blocks.is_idle() || (self.synced && self.blocks.is_drained()))
+    }
+
+    /// Synced: every peer told us all headers it has, and no peer follows more work than what is durable.
+    ///
+    /// A header chain that no connected peer follows any more does not keep wallets waiting: its blocks may never
+    /// be had.
     fn maybe_synced(&mut self) {
-        let best = self.headers.tree().best().hash;
-        if !self.synced
-            && !self.peers.is_empty()
-            && self.headers.is_caught_up()
-            && tip_of(&self.snapshot).hash == best
-        {
+        if self.synced || self.peers.is_empty() || !self.headers.is_caught_up() {
+            return;
+        }
+        let tip = tip_of(&self.snapshot);
+        let Some(work) = self.headers.tree().info(tip.hash).map(|info| info.work) else { return };
+        let mut tips = self.peers.keys().filter_map(|peer| self.headers.peer_tip(*peer));
+        if self.staged == tip && tips.all(|peer_tip| peer_tip.work <= work) {
             self.synced = true;
-            self.notice(Notice::Synced(tip_of(&self.snapshot)));
+            self.notice(Notice::Synced(tip));
             self.publish(Touched::default());
         }
     }

@@ -2,9 +2,7 @@
 //!
 //! Source: electrum-protocol, "Status" (protocol basics).
 
-use std::io::Write as _;
-
-use bitcoin::hashes::{Hash as _, sha256};
+use bitcoin::hashes::{Hash as _, HashEngine as _, sha256};
 use bitcoin::{Amount, Txid};
 use chainstore::{HistoryEntry, ScriptHash, Unspent};
 
@@ -21,8 +19,7 @@ pub fn status_of(history: impl IntoIterator<Item = (Txid, i64)>) -> Option<Statu
     history.peek()?;
     let mut engine = sha256::Hash::engine();
     for (txid, height) in history {
-        // A hash engine takes everything.
-        let _ = write!(engine, "{txid}:{height}:");
+        engine.input(format!("{txid}:{height}:").as_bytes());
     }
     Some(sha256::Hash::from_engine(engine))
 }

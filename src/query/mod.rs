@@ -12,6 +12,9 @@ mod touched;
 mod transaction;
 mod view;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 pub use history::{Status, status_of};
 pub use merkle::merkle_branch;
 pub use touched::Touched;

@@ -100,3 +100,56 @@ impl View {
         self.tip.as_ref().is_some_and(|tip| height <= tip.height)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::{Hash as _, sha256d};
+
+    use super::*;
+    use crate::query::testing::Chain;
+
+    const SYNCING: SyncState = SyncState::Syncing { percent: 10, left: None };
+
+    #[test]
+    fn a_syncing_view_ends_at_the_best_header_and_a_synced_one_at_the_connected_tip() {
+        let mut chain = Chain::mainnet(4);
+        chain.learn_headers(10);
+        for (sync, last) in [(SYNCING, 14), (SyncState::Synced, 4)] {
+            let (view, _) = chain.commit_as(sync);
+            let tip = *view.tip().unwrap();
+            assert_eq!(tip.height, Height(last));
+            assert_eq!(view.header(Height(last)).unwrap(), Some(tip.header));
+            assert_eq!(view.header(Height(last + 1)).unwrap(), None);
+            assert_eq!(view.headers(Height(0), 2_016).unwrap().len(), (last as usize + 1) * 80);
+            assert_eq!(view.headers(Height(last), 5).unwrap(), bitcoin::consensus::serialize(&tip.header));
+            assert!(view.headers(Height(last + 1), 5).unwrap().is_empty());
+            assert!(view.headers(Height(u32::MAX), u32::MAX).unwrap().is_empty());
+            assert!(view.header_proof(Height(3), Height(last)).unwrap().is_some());
+            assert_eq!(view.header_proof(Height(3), Height(last + 1)).unwrap(), None);
+            assert_eq!(view.header_proof(Height(3), Height(2)).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn header_proofs_climb_to_the_root_of_all_headers_up_to_the_checkpoint() {
+        let (view, _) = Chain::mainnet(40).commit();
+        let hashes: Vec<_> = (0..=40)
+            .map(|height| view.header(Height(height)).unwrap().unwrap().block_hash().to_raw_hash())
+            .collect();
+        for checkpoint in [1, 7, 8, 9, 31, 39, 40_usize] {
+            let root = bitcoin::merkle_tree::calculate_root(hashes[..=checkpoint].iter().copied()).unwrap();
+            for (height, hash) in hashes.iter().enumerate().take(checkpoint + 1) {
+                let proof =
+                    view.header_proof(Height(height as u32), Height(checkpoint as u32)).unwrap().unwrap();
+                assert_eq!(proof.root, root);
+                let mut index = height;
+                let climbed = proof.branch.iter().fold(*hash, |node, sibling| {
+                    let pair = if index.is_multiple_of(2) { [node, *sibling] } else { [*sibling, node] };
+                    index /= 2;
+                    sha256d::Hash::hash(&pair.map(|hash| hash.to_byte_array()).concat())
+                });
+                assert_eq!(climbed, root, "height {height} of {checkpoint}");
+            }
+        }
+    }
+}

@@ -5,6 +5,8 @@
 //! Source: Bitcoin Core `validation.cpp` (`IsBlockMutated`, `CheckBlock`, `ContextualCheckBlock`,
 //! `CheckWitnessMalleation`); BIP34, BIP113, BIP141.
 
+use std::fmt;
+
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::script::Builder;
@@ -36,13 +38,23 @@ pub struct BlockContext {
 }
 
 /// A block that passed rungs 3 and 4; only [`check_block`] makes one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CheckedBlock {
     raw: Bytes,
     block: Block,
     hash: BlockHash,
     height: Height,
     txids: Vec<Txid>,
+}
+
+/// Its name only: a block is megabytes of text.
+impl fmt::Debug for CheckedBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedBlock")
+            .field("height", &self.height)
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CheckedBlock {

@@ -149,7 +149,7 @@ fn counted(hash: BlockHash) -> Counted {
 struct View {
     /// Made in the block and not yet spent.
     made: HashMap<OutPoint, Coin>,
-    /// Of earlier blocks, spent in this one.
+    /// Spent in this block.
     gone: HashSet<OutPoint>,
     height: Height,
 }
@@ -157,6 +157,8 @@ struct View {
 impl View {
     fn spend(&mut self, outpoint: OutPoint, given: Option<Coin>) -> Result<Coin, BlockError> {
         if let Some(coin) = self.made.remove(&outpoint) {
+            // Whatever was given for it, it can't be spent again.
+            self.gone.insert(outpoint);
             return Ok(coin);
         }
         match given {

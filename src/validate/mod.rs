@@ -14,6 +14,13 @@ mod signet;
 mod sigops;
 mod transaction;
 
+#[cfg(test)]
+mod block_tests;
+#[cfg(test)]
+mod connect_tests;
+#[cfg(test)]
+mod testing;
+
 pub use block::{BlockContext, CheckedBlock, check_block};
 pub use connect::{ConnectedBlock, SpendContext, connect_block, subsidy};
 pub use error::{BlockError, Verdict};

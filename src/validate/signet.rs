@@ -21,7 +21,6 @@ use super::merkle;
 /// Begins the push that holds the solution, in the output that commits to the witnesses.
 const SOLUTION_HEADER: [u8; 4] = [0xec, 0xc7, 0xda, 0xa2];
 const COMMITMENT_HEADER: [u8; 4] = [0xaa, 0x21, 0xa9, 0xed];
-const SIGHASH_ALL: u32 = 1;
 
 /// Checks the solution of a block whose ids are `txids` against the network's challenge.
 pub(super) fn check_solution(block: &Block, txids: &[Txid], challenge: &Script) -> Result<(), BlockError> {
@@ -38,11 +37,11 @@ pub(super) fn check_solution(block: &Block, txids: &[Txid], challenge: &Script) 
     if !witness.is_empty() {
         return Err(BlockError::BadSignetSolution("a witness for a bare multisig"));
     }
-    let signature = one_signature(&script_sig)
+    let (signature, kind) = one_signature(&script_sig)
         .ok_or(BlockError::BadSignetSolution("the script is not the signature of a bare multisig"))?;
     let to_sign = transaction_to_sign(block, root, challenge);
     let sighash = SighashCache::new(&to_sign)
-        .legacy_signature_hash(0, challenge, SIGHASH_ALL)
+        .legacy_signature_hash(0, challenge, kind)
         .map_err(|_| BlockError::BadSignetSolution("no signature hash"))?;
     let message = Message::from_digest(sighash.to_byte_array());
     let secp = Secp256k1::verification_only();
@@ -125,18 +124,18 @@ fn decode(solution: Option<&[u8]>) -> Result<(ScriptBuf, Witness), BlockError> {
     if used + rest == solution.len() { Ok((script_sig, witness)) } else { Err(UNDECODABLE) }
 }
 
-/// The one signature of `OP_0 <signature>`, which must sign everything.
-fn one_signature(script_sig: &Script) -> Option<ecdsa::Signature> {
+/// The one signature of `OP_0 <signature>`, and what it says it signs.
+fn one_signature(script_sig: &Script) -> Option<(ecdsa::Signature, u32)> {
     let parts: Vec<Instruction<'_>> = script_sig.instructions().collect::<Result<_, _>>().ok()?;
     let [Instruction::PushBytes(dummy), Instruction::PushBytes(signature)] = parts[..] else { return None };
     let (kind, der) = signature.as_bytes().split_last()?;
-    if !dummy.is_empty() || u32::from(*kind) != SIGHASH_ALL {
+    if !dummy.is_empty() {
         return None;
     }
     let mut signature = ecdsa::Signature::from_der(der).ok()?;
     // Consensus takes both halves of the curve; libsecp256k1 verifies only the lower.
     signature.normalize_s();
-    Some(signature)
+    Some((signature, u32::from(*kind)))
 }
 
 /// The virtual transaction that spends the challenge (BIP325, "to_sign").

@@ -4,7 +4,10 @@
 //! Source: Bitcoin Core `script/script.cpp` (`GetSigOpCount`), `script/interpreter.cpp` (`CountWitnessSigOps`),
 //! `consensus/tx_verify.cpp` (`GetTransactionSigOpCost`); BIP16, BIP141.
 
-use bitcoin::opcodes::all::OP_PUSHNUM_16;
+use bitcoin::opcodes::Opcode;
+use bitcoin::opcodes::all::{
+    OP_CHECKMULTISIG, OP_CHECKMULTISIGVERIFY, OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_PUSHNUM_1, OP_PUSHNUM_16,
+};
 use bitcoin::script::Instruction;
 use bitcoin::{Script, Transaction, TxIn};
 use chainstore::ScriptClass;
@@ -13,6 +16,9 @@ use chainstore::ScriptClass;
 pub(super) const MAX_BLOCK_SIGOPS_COST: u64 = 80_000;
 /// Cost of one outside a witness.
 pub(super) const WITNESS_SCALE: u64 = 4;
+
+/// Keys of a multisig at most.
+const MULTISIG_KEYS: u64 = 20;
 
 /// Which counts apply (`GetBlockScriptFlags`: both, but for a few old blocks).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +29,9 @@ pub(super) struct Counted {
 
 /// Operations in the transaction's own scripts, each multisig counted as twenty.
 pub(super) fn legacy(tx: &Transaction) -> u64 {
-    let inputs: usize = tx.input.iter().map(|input| input.script_sig.count_sigops_legacy()).sum();
-    let outputs: usize = tx.output.iter().map(|output| output.script_pubkey.count_sigops_legacy()).sum();
-    (inputs + outputs) as u64
+    let inputs: u64 = tx.input.iter().map(|input| count(&input.script_sig, Multisig::Twenty)).sum();
+    let outputs: u64 = tx.output.iter().map(|output| count(&output.script_pubkey, Multisig::Twenty)).sum();
+    inputs + outputs
 }
 
 /// Cost of what an input's redeem script and witness add, given the class of the output that it spends.
@@ -35,7 +41,7 @@ pub(super) fn spending_cost(input: &TxIn, class: ScriptClass, counted: Counted) 
     if class == ScriptClass::P2sh {
         let redeem_script = last_push(&input.script_sig);
         if counted.p2sh {
-            cost += redeem_script.count_sigops() as u64 * WITNESS_SCALE;
+            cost += count(redeem_script, Multisig::AsSaid) * WITNESS_SCALE;
         }
         program = ScriptClass::of(redeem_script);
     }
@@ -43,12 +49,55 @@ pub(super) fn spending_cost(input: &TxIn, class: ScriptClass, counted: Counted) 
         cost += match program {
             ScriptClass::P2wpkh => 1,
             ScriptClass::P2wsh => {
-                input.witness.last().map_or(0, |script| Script::from_bytes(script).count_sigops() as u64)
+                let script = input.witness.last().map(Script::from_bytes);
+                script.map_or(0, |script| count(script, Multisig::AsSaid))
             }
             ScriptClass::P2sh | ScriptClass::Other => 0,
         };
     }
     cost
+}
+
+/// How many signatures a multisig counts for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Multisig {
+    /// As many as it could have keys.
+    Twenty,
+    /// As many as the number right before it, if that is one of 1 to 16; else twenty.
+    AsSaid,
+}
+
+/// Operations in a script, up to where it cannot be read.
+///
+/// Not `Script::count_sigops`: that takes the last number for a multisig's own even when another signature
+/// operation stands between them, and so counts fewer than the network does.
+fn count(script: &Script, multisig: Multisig) -> u64 {
+    let mut operations = 0;
+    let mut said = None;
+    for instruction in script.instructions() {
+        let op = match instruction {
+            Ok(Instruction::Op(op)) => Some(op),
+            Ok(Instruction::PushBytes(_)) => None,
+            Err(_) => break,
+        };
+        operations += match op {
+            Some(OP_CHECKSIG | OP_CHECKSIGVERIFY) => 1,
+            Some(OP_CHECKMULTISIG | OP_CHECKMULTISIGVERIFY) if multisig == Multisig::AsSaid => {
+                said.unwrap_or(MULTISIG_KEYS)
+            }
+            Some(OP_CHECKMULTISIG | OP_CHECKMULTISIGVERIFY) => MULTISIG_KEYS,
+            Some(_) | None => 0,
+        };
+        said = op.and_then(small_number);
+    }
+    operations
+}
+
+/// What OP_1 to OP_16 push.
+fn small_number(op: Opcode) -> Option<u64> {
+    (OP_PUSHNUM_1.to_u8()..=OP_PUSHNUM_16.to_u8())
+        .contains(&op.to_u8())
+        .then(|| u64::from(op.to_u8() - OP_PUSHNUM_1.to_u8()) + 1)
 }
 
 /// What the last push of a script that only pushes puts on the stack; empty where there is none.
@@ -67,7 +116,7 @@ fn last_push(script_sig: &Script) -> &Script {
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_CHECKSIG, OP_DUP, OP_PUSHNUM_2};
+    use bitcoin::opcodes::all::{OP_DUP, OP_PUSHNUM_2};
     use bitcoin::script::{Builder, PushBytesBuf};
     use bitcoin::{ScriptBuf, Witness};
 
@@ -93,6 +142,29 @@ mod tests {
         assert_eq!(spending_cost(&spend, ScriptClass::P2sh, ALL), 8);
         assert_eq!(spending_cost(&spend, ScriptClass::P2sh, Counted { p2sh: false, witness: false }), 0);
         assert_eq!(spending_cost(&spend, ScriptClass::Other, ALL), 0);
+    }
+
+    #[test]
+    fn a_number_counts_only_for_the_multisig_right_after_it() {
+        // OP_2 0x52, a push of one byte 0x01, OP_CHECKSIG 0xac, OP_CHECKMULTISIG 0xae and its VERIFY 0xaf.
+        let counts: [(&[u8], u64, u64); 10] = [
+            (&[0x52, 0xae], 2, 20),
+            (&[0x60, 0xaf], 16, 20),
+            (&[0x52, 0xae, 0xae], 22, 40),
+            (&[0x52, 0xac, 0xae], 21, 21),
+            (&[0x52, 0x61, 0xae], 20, 20),
+            (&[0x52, 0x01, 0x03, 0xae], 20, 20),
+            (&[0x00, 0xae], 20, 20),
+            (&[0x50, 0xae], 20, 20),
+            (&[0xad, 0xac, 0xae], 22, 22),
+            // A push that runs over the end hides what follows it.
+            (&[0xac, 0x05, 0xac, 0xac], 1, 1),
+        ];
+        for (script, as_said, twenty) in counts {
+            let script = Script::from_bytes(script);
+            assert_eq!(count(script, Multisig::AsSaid), as_said, "{script}");
+            assert_eq!(count(script, Multisig::Twenty), twenty, "{script}");
+        }
     }
 
     #[test]

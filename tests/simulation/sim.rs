@@ -188,11 +188,6 @@ impl Simulation {
             }
         }
         let tip = self.chain.store().tip().unwrap();
-        if std::env::var_os("SIMLOG").is_some() {
-            for line in &self.log {
-                println!("{line}");
-            }
-        }
         let (got, want) = (self.work_of(tip.hash), self.work_of(best));
         assert_eq!(got, want, "seed {}: settled on {} and not on {best}", self.seed, tip.hash);
         let view = self.chain.snapshot().tip().unwrap();

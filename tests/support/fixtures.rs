@@ -1,7 +1,7 @@
 //! Real blocks from `fixtures/`, as raw bytes.
 //!
 //! A run is a file of blocks as Bitcoin Core stores them: `magic 4 | length 4 LE | block`, one after another,
-//! in chain order; a name that ends in `.zst` is compressed. Origins stand in `fixtures/README.md`.
+//! in chain order; a name that ends in `.zst` is compressed. Origins stand in `fixtures/blocks/README.md`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,346 @@
+//! One block as rows of the index: what it adds, and with what it takes away, also how to undo it.
+//!
+//! The newest blocks are kept as deltas, each one row of `tip.redb`, and as these structures in memory. A delta
+//! knows its block alone; what it means on top of others is [`crate::view`]'s work. `build` makes one from a
+//! block, `delta_row` its bytes.
+//!
+//! Coins made and spent within the block are in its histories only. A coin that a duplicate coinbase overwrites
+//! (BIP30) counts as spent, and the older transaction's place in histories as replaced.
+
+use bitcoin::block::Header;
+use bitcoin::{Amount, BlockHash, OutPoint, Txid};
+
+use crate::error::Error;
+use crate::segments::BlockPos;
+use crate::types::{Height, ScriptClass, ScriptKey, TxNum};
+
+/// First bytes of a txid, as index keys have them.
+pub(crate) type TxPrefix = [u8; 8];
+
+pub(crate) fn tx_prefix(txid: &Txid) -> TxPrefix {
+    let bytes: &[u8; 32] = txid.as_ref();
+    let mut prefix = [0; 8];
+    prefix.copy_from_slice(&bytes[..8]);
+    prefix
+}
+
+/// A coin without its place: what the value of a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CoinValue {
+    pub(crate) value: Amount,
+    pub(crate) class: ScriptClass,
+    pub(crate) script_key: ScriptKey,
+}
+
+/// A coin that the block makes and does not spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Made {
+    /// Position of the transaction in its block.
+    pub(crate) tx: u32,
+    pub(crate) vout: u32,
+    pub(crate) value: Amount,
+    pub(crate) class: ScriptClass,
+}
+
+/// A coin of an earlier block that the block spends or overwrites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Spent {
+    pub(crate) tx_num: TxNum,
+    pub(crate) vout: u32,
+    pub(crate) prefix: TxPrefix,
+    pub(crate) value: Amount,
+    pub(crate) class: ScriptClass,
+}
+
+/// What the block does to one script. Slices are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScriptRows<'a> {
+    pub(crate) key: ScriptKey,
+    /// Positions in the block of the transactions that pay to it or spend from it.
+    pub(crate) history: &'a [u32],
+    /// Earlier transactions that leave its history, as a later one has their txid.
+    pub(crate) replaced: &'a [TxNum],
+    pub(crate) made: &'a [Made],
+    pub(crate) spent: &'a [Spent],
+}
+
+/// Where the rows of a script end; they begin where those of the script before end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ends {
+    history: u32,
+    replaced: u32,
+    made: u32,
+    spent: u32,
+}
+
+/// What is known of a block before its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeltaHead {
+    pub(crate) height: Height,
+    pub(crate) header: Header,
+    pub(crate) pos: BlockPos,
+    /// Number of the coinbase.
+    pub(crate) first_tx: u32,
+    pub(crate) txids: Vec<Txid>,
+    /// Where each transaction starts within the block.
+    pub(crate) offsets: Vec<u32>,
+}
+
+/// One block's rows.
+#[derive(Debug)]
+pub(crate) struct Delta {
+    pub(crate) head: DeltaHead,
+    pub(crate) hash: BlockHash,
+    keys: Vec<ScriptKey>,
+    ends: Vec<Ends>,
+    history: Vec<u32>,
+    replaced: Vec<TxNum>,
+    made: Vec<Made>,
+    spent: Vec<Spent>,
+    /// Orders for looking up, made anew when a delta is read back.
+    by_txid: Vec<u32>,
+    made_by_place: Vec<u32>,
+    spent_by_place: Vec<u32>,
+    filter: Filter,
+}
+
+/// Rows of all scripts, to be grouped; any order, duplicates of history allowed.
+#[derive(Debug, Default)]
+pub(crate) struct LooseRows {
+    pub(crate) history: Vec<(ScriptKey, u32)>,
+    pub(crate) replaced: Vec<(ScriptKey, TxNum)>,
+    pub(crate) made: Vec<(ScriptKey, Made)>,
+    pub(crate) spent: Vec<(ScriptKey, Spent)>,
+}
+
+/// The rows of one script as decoded.
+#[derive(Debug)]
+pub(crate) struct OwnedRows {
+    pub(crate) key: ScriptKey,
+    pub(crate) history: Vec<u32>,
+    pub(crate) replaced: Vec<TxNum>,
+    pub(crate) made: Vec<Made>,
+    pub(crate) spent: Vec<Spent>,
+}
+
+impl Delta {
+    /// Groups rows by script.
+    pub(crate) fn new(head: DeltaHead, mut rows: LooseRows) -> Self {
+        rows.history.sort_unstable();
+        rows.history.dedup();
+        rows.replaced.sort_unstable();
+        rows.replaced.dedup();
+        rows.made.sort_unstable();
+        rows.spent.sort_unstable();
+        let mut keys: Vec<ScriptKey> = rows.history.iter().map(|row| row.0).collect();
+        keys.extend(rows.replaced.iter().map(|row| row.0));
+        keys.extend(rows.made.iter().map(|row| row.0));
+        keys.extend(rows.spent.iter().map(|row| row.0));
+        keys.sort_unstable();
+        keys.dedup();
+        let mut end = Ends::default();
+        let ends = keys.iter().map(|key| {
+            end = Ends {
+                history: advance(&rows.history, end.history, key),
+                replaced: advance(&rows.replaced, end.replaced, key),
+                made: advance(&rows.made, end.made, key),
+                spent: advance(&rows.spent, end.spent, key),
+            };
+            end
+        });
+        let ends = ends.collect();
+        let mut delta = Self {
+            hash: head.header.block_hash(),
+            head,
+            keys,
+            ends,
+            history: rows.history.into_iter().map(|row| row.1).collect(),
+            replaced: rows.replaced.into_iter().map(|row| row.1).collect(),
+            made: rows.made.into_iter().map(|row| row.1).collect(),
+            spent: rows.spent.into_iter().map(|row| row.1).collect(),
+            by_txid: Vec::new(),
+            made_by_place: Vec::new(),
+            spent_by_place: Vec::new(),
+            filter: Filter::default(),
+        };
+        delta.index();
+        delta
+    }
+
+    /// Makes the orders that are not kept on disk.
+    fn index(&mut self) {
+        let order = |len: usize| (0..len as u32).collect::<Vec<u32>>();
+        self.by_txid = order(self.head.txids.len());
+        if self.head.height == Height::GENESIS && !self.by_txid.is_empty() {
+            // The genesis coinbase is not found by its id.
+            self.by_txid.remove(0);
+        }
+        self.by_txid.sort_unstable_by_key(|at| self.head.txids[*at as usize]);
+        self.made_by_place = order(self.made.len());
+        self.made_by_place.sort_unstable_by_key(|at| place_of_made(&self.made[*at as usize]));
+        self.spent_by_place = order(self.spent.len());
+        self.spent_by_place.sort_unstable_by_key(|at| place_of_spent(&self.spent[*at as usize]));
+        self.filter = Filter::with_capacity(self.keys.len() + self.spent.len() + self.head.txids.len());
+        self.keys.iter().for_each(|key| self.filter.add(script_word(key)));
+        self.spent.iter().for_each(|spent| self.filter.add(spent.prefix));
+        self.head.txids.iter().for_each(|txid| self.filter.add(tx_prefix(txid)));
+    }
+
+    pub(crate) fn tx_count(&self) -> u32 {
+        self.head.txids.len() as u32
+    }
+
+    /// Number of the next block's coinbase.
+    pub(crate) fn end_tx(&self) -> u32 {
+        self.head.first_tx + self.tx_count()
+    }
+
+    /// What the block does to each script, by key.
+    pub(crate) fn scripts(&self) -> impl ExactSizeIterator<Item = ScriptRows<'_>> {
+        (0..self.keys.len()).map(|at| self.script_at(at))
+    }
+
+    pub(crate) fn keys(&self) -> &[ScriptKey] {
+        &self.keys
+    }
+
+    /// What the block does to a script.
+    pub(crate) fn script(&self, key: &ScriptKey) -> Option<ScriptRows<'_>> {
+        if !self.filter.may_have(script_word(key)) {
+            return None;
+        }
+        self.keys.binary_search(key).ok().map(|at| self.script_at(at))
+    }
+
+    fn script_at(&self, at: usize) -> ScriptRows<'_> {
+        let start = if at == 0 { Ends::default() } else { self.ends[at - 1] };
+        let end = self.ends[at];
+        ScriptRows {
+            key: self.keys[at],
+            history: &self.history[start.history as usize..end.history as usize],
+            replaced: &self.replaced[start.replaced as usize..end.replaced as usize],
+            made: &self.made[start.made as usize..end.made as usize],
+            spent: &self.spent[start.spent as usize..end.spent as usize],
+        }
+    }
+
+    /// Position in the block of the transaction with that id.
+    pub(crate) fn position_of(&self, txid: &Txid) -> Option<u32> {
+        if !self.filter.may_have(tx_prefix(txid)) {
+            return None;
+        }
+        let found = self.by_txid.binary_search_by_key(txid, |at| self.head.txids[*at as usize]);
+        found.ok().map(|at| self.by_txid[at])
+    }
+
+    /// A coin that this block makes.
+    pub(crate) fn made(&self, tx: u32, vout: u32) -> Option<CoinValue> {
+        let found = self.made_by_place.binary_search_by_key(&(tx, vout), |at| place_of_made(&self.made[*at as usize]));
+        let at = self.made_by_place[found.ok()?];
+        let made = self.made[at as usize];
+        let script = self.ends.partition_point(|end| end.made <= at);
+        Some(CoinValue { value: made.value, class: made.class, script_key: self.keys[script] })
+    }
+
+    /// Output indexes of the coins that a transaction of this block makes and the block does not spend.
+    pub(crate) fn made_by(&self, tx: u32) -> impl Iterator<Item = u32> {
+        let from = self.made_by_place.partition_point(|at| self.made[*at as usize].tx < tx);
+        let made = self.made_by_place[from..].iter().map(|at| self.made[*at as usize]);
+        made.take_while(move |made| made.tx == tx).map(|made| made.vout)
+    }
+
+    /// Numbers of transactions of which this block spends output `outpoint.vout` and which, by their first bytes,
+    /// may be `outpoint.txid`.
+    pub(crate) fn maybe_spent(&self, outpoint: &OutPoint) -> impl Iterator<Item = TxNum> {
+        let wanted = (tx_prefix(&outpoint.txid), outpoint.vout);
+        let place = |at: &u32| {
+            let spent = self.spent[*at as usize];
+            (spent.prefix, spent.vout)
+        };
+        let order: &[u32] = if self.filter.may_have(wanted.0) { &self.spent_by_place } else { &[] };
+        let from = order.partition_point(|at| place(at) < wanted);
+        order[from..].iter().take_while(move |at| place(at) == wanted).map(|at| self.spent[*at as usize].tx_num)
+    }
+
+    /// Whether two rows spend one coin.
+    pub(crate) fn spends_twice(&self) -> bool {
+        let places = self.spent_by_place.iter().map(|at| place_of_spent(&self.spent[*at as usize]));
+        places.clone().zip(places.skip(1)).any(|(one, next)| one == next)
+    }
+
+    /// Puts decoded scripts, sorted by key, together.
+    pub(crate) fn from_scripts(head: DeltaHead, scripts: Vec<OwnedRows>) -> Self {
+        let mut rows = LooseRows::default();
+        for script in scripts {
+            let key = script.key;
+            rows.history.extend(script.history.into_iter().map(|row| (key, row)));
+            rows.replaced.extend(script.replaced.into_iter().map(|row| (key, row)));
+            rows.made.extend(script.made.into_iter().map(|row| (key, row)));
+            rows.spent.extend(script.spent.into_iter().map(|row| (key, row)));
+        }
+        Self::new(head, rows)
+    }
+
+    /// Start and end of a transaction within the block.
+    pub(crate) fn tx_range(&self, tx: u32) -> Result<(u32, u32), Error> {
+        let start = self.head.offsets.get(tx as usize).copied();
+        let end = self.head.offsets.get(tx as usize + 1).copied().unwrap_or(self.head.pos.length);
+        match start {
+            Some(start) => Ok((start, end)),
+            None => Err(Error::corrupt("tip.redb", format!("no transaction {tx} at height {}", self.head.height))),
+        }
+    }
+}
+
+fn advance<T>(rows: &[(ScriptKey, T)], from: u32, key: &ScriptKey) -> u32 {
+    from + rows[from as usize..].iter().take_while(|row| row.0 == *key).count() as u32
+}
+
+fn place_of_made(made: &Made) -> (u32, u32) {
+    (made.tx, made.vout)
+}
+
+fn place_of_spent(spent: &Spent) -> (TxPrefix, u32, TxNum) {
+    (spent.prefix, spent.vout, spent.tx_num)
+}
+
+fn script_word(key: &ScriptKey) -> TxPrefix {
+    let mut word = [0; 8];
+    word.copy_from_slice(&key.0[..8]);
+    word
+}
+
+/// Says of most hashes that are not in a delta, with one memory access, that they are not.
+///
+/// A question goes to some 300 deltas; binary search in each would cost more than the base. Sixteen bits a
+/// hash, three of them set within one word: of 160 strangers one is let through.
+#[derive(Debug, Default)]
+struct Filter {
+    words: Vec<u64>,
+}
+
+impl Filter {
+    fn with_capacity(hashes: usize) -> Self {
+        Self { words: vec![0; hashes.div_ceil(4).max(1)] }
+    }
+
+    fn place(&self, hash: TxPrefix) -> (usize, u64) {
+        let hash = u64::from_le_bytes(hash);
+        let bits = (1 << (hash & 63)) | (1 << (hash >> 6 & 63)) | (1 << (hash >> 12 & 63));
+        // The upper bits choose the word, the lower ones the bits in it.
+        (((hash >> 18) % self.words.len() as u64) as usize, bits)
+    }
+
+    fn add(&mut self, hash: TxPrefix) {
+        let (word, bits) = self.place(hash);
+        self.words[word] |= bits;
+    }
+
+    fn may_have(&self, hash: TxPrefix) -> bool {
+        if self.words.is_empty() {
+            return false;
+        }
+        let (word, bits) = self.place(hash);
+        self.words[word] & bits == bits
+    }
+}

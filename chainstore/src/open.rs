@@ -1,0 +1,164 @@
+//! Opening a data folder: lock, manifest, and whatever a crash left half done.
+//!
+//! The state row is the truth: flat files are cut to it, and one that is shorter was damaged from outside. The base
+//! may be ahead of it (a merge was interrupted: its deltas go) or at what `next` announced (a deep undo was
+//! interrupted: it is completed).
+
+use std::sync::Arc;
+
+use redb::{Builder, Database};
+
+use crate::base::{self, Base, BaseMark};
+use crate::disk::{Backend, Disk, NamedFile};
+use crate::error::Error;
+use crate::files::Files;
+use crate::manifest::Manifest;
+use crate::segments::SegmentWriter;
+use crate::store::{Options, Parts};
+use crate::tip::{self, State, TipFile};
+use crate::view::View;
+
+const LOCK: &str = "LOCK";
+
+/// Opens or creates the folder and recovers.
+pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Error> {
+    let io = |what| move |error| Error::io("data folder", what, error);
+    disk.create_dir("").map_err(io("create"))?;
+    let lock = disk.lock(LOCK).map_err(|error| Error::io(LOCK, "lock", error))?;
+    let lock = lock.ok_or_else(|| Error::Locked { dir: disk.name() })?;
+    let manifest = Manifest { network: options.network, txid_prefix: options.txid_prefix };
+    let magic = options.network.magic().to_bytes();
+    if !manifest.find(&*disk)? {
+        create(&disk, options, magic)?;
+        manifest.write(&*disk)?;
+    }
+
+    let tip = TipFile::new(open_db(&*disk, tip::FILE, options.tip_cache_bytes)?);
+    let base = Base::new(open_db(&*disk, base::FILE, options.base_cache_bytes)?, options.txid_prefix);
+    let reader = base.reader()?;
+    let mut state = recover(&tip, reader.mark()?)?;
+    let files = Arc::new(Files::open(&disk, magic, &state)?);
+    let segments = SegmentWriter::open(disk, magic, options.segment_bytes, state.end)?;
+
+    let tx_ends = Arc::new(files.tx_ends(state.base.blocks)?);
+    let deltas = tip.deltas()?.into_iter().map(Arc::new).collect();
+    let view = View { files: files.clone(), base: state.base, tx_ends, deltas };
+    check(&view, &state)?;
+    if state.headers < state.blocks {
+        // A reorg was interrupted between its two commits: the headers that it cut are those of its deltas.
+        let missing = view.deltas.iter().filter(|delta| delta.head.height.0 >= state.headers);
+        let missing: Vec<_> = missing.map(|delta| delta.head.header).collect();
+        files.append_headers(state.headers, &missing)?;
+        state.headers = state.blocks;
+        let change = tip.change()?;
+        change.set_state(&state)?;
+        change.commit()?;
+    }
+    if let Some(top) = state.base.blocks.checked_sub(1)
+        && view.hash_of(crate::types::Height(top))? != Some(state.base.hash)
+    {
+        return Err(Error::corrupt("headers", format!("height {top} is not the base's block {}", state.base.hash)));
+    }
+    let aside = tip.aside()?;
+    Ok(Parts { lock, files, tip, base, reader, segments, state, aside, view })
+}
+
+/// Makes an empty folder. A folder without manifest but with data is not touched.
+fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(), Error> {
+    for dir in ["blocks", "base"] {
+        disk.create_dir(dir).map_err(|error| Error::io(dir, "create", error))?;
+    }
+    let there = disk.open(tip::FILE, false).map_err(|error| Error::io(tip::FILE, "open", error))?;
+    if there.is_some() {
+        let tip = TipFile::new(open_db(&**disk, tip::FILE, options.tip_cache_bytes)?);
+        if tip.state()? != (State::empty(), None) {
+            return Err(Error::corrupt("MANIFEST", "the file is missing beside data that it should describe"));
+        }
+    }
+    create_db(&**disk, tip::FILE, tip::create)?;
+    create_db(&**disk, base::FILE, base::create)?;
+    Files::create(&**disk)?;
+    SegmentWriter::open(disk.clone(), magic, options.segment_bytes, State::empty().end)?.sync()?;
+    for dir in ["base", ""] {
+        disk.sync_dir(dir).map_err(|error| Error::io(dir, "fsync", error))?;
+    }
+    Ok(())
+}
+
+/// Makes a redb file under another name first, so that under its own it is always whole.
+fn create_db(disk: &dyn Disk, name: &str, fill: fn(&Database) -> Result<(), Error>) -> Result<(), Error> {
+    let new = format!("{name}.new");
+    let io = |what| move |error| Error::io(name, what, error);
+    disk.remove(&new).map_err(io("remove"))?;
+    let file = disk.open(&new, true).map_err(io("create"))?;
+    let file = file.ok_or_else(|| Error::corrupt(name, "the file is missing"))?;
+    let db = Builder::new().create_with_backend(Backend(file)).map_err(|error| Error::index(name, error))?;
+    fill(&db)?;
+    drop(db);
+    disk.rename(&new, name).map_err(io("rename"))
+}
+
+fn open_db(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result<Database, Error> {
+    if NamedFile::open(disk, name)?.len()? == 0 {
+        return Err(Error::corrupt(name, "the file is empty"));
+    }
+    let file = disk.open(name, false).map_err(|error| Error::io(name, "open", error))?;
+    let file = file.ok_or_else(|| Error::corrupt(name, "the file is missing"))?;
+    let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(Backend(file));
+    db.map_err(|error| Error::index(name, error))
+}
+
+/// Brings state row and base together.
+fn recover(tip: &TipFile, mark: BaseMark) -> Result<State, Error> {
+    let (mut state, next) = tip.state()?;
+    let apart = |state: &State| {
+        let what = format!("goes to block {} ({}), the state row names {}", mark.blocks, mark.hash, state.base.blocks);
+        Error::corrupt(base::FILE, what)
+    };
+    if let Some(next) = next {
+        let happened = mark == next.base;
+        if !happened && mark != state.base {
+            return Err(apart(&state));
+        }
+        let change = tip.change()?;
+        change.end_next(happened)?;
+        if happened {
+            state = next;
+        }
+        change.set_state(&state)?;
+        change.commit()?;
+    } else if mark.blocks > state.base.blocks {
+        let deltas = tip.deltas()?;
+        let last = deltas.iter().find(|delta| delta.head.height.0 + 1 == mark.blocks);
+        if last.is_none_or(|delta| delta.hash != mark.hash || delta.end_tx() != mark.txs) {
+            return Err(apart(&state));
+        }
+        let change = tip.change()?;
+        change.remove_deltas(state.base.blocks..mark.blocks)?;
+        state.base = mark;
+        change.set_state(&state)?;
+        change.commit()?;
+    } else if mark != state.base {
+        return Err(apart(&state));
+    }
+    Ok(state)
+}
+
+/// Whether the deltas lead from the base to the tip.
+fn check(view: &View, state: &State) -> Result<(), Error> {
+    let corrupt = |what: String| Err(Error::corrupt(tip::FILE, what));
+    if state.base.txs != view.tx_ends.last().copied().unwrap_or(0) {
+        return Err(Error::corrupt("blockpos", format!("counts {:?} transactions, not {}", view.tx_ends.last(), state.base.txs)));
+    }
+    let mut below = (state.base.blocks, state.base.txs, state.base.hash);
+    for delta in &view.deltas {
+        if below != (delta.head.height.0, delta.head.first_tx, delta.head.header.prev_blockhash) {
+            return corrupt(format!("delta of height {} does not follow block {}", delta.head.height, below.2));
+        }
+        below = (below.0 + 1, delta.end_tx(), delta.hash);
+    }
+    if (below.0, below.2) != (state.blocks, state.tip) || state.headers < state.base.blocks {
+        return corrupt(format!("deltas end at block {}, the state row names {}", below.2, state.tip));
+    }
+    Ok(())
+}

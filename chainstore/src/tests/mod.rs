@@ -1,0 +1,6 @@
+//! The store against a naive model, against crashes, and against real blocks.
+
+mod chain;
+mod crash;
+mod model;
+mod refused;

@@ -1,0 +1,268 @@
+//! The chain at one tip: flat files and base below, deltas above.
+//!
+//! Both sides use it: the writer with the chain it stages, a snapshot with the one committed. The base is given to
+//! each question, as the writer's may be an open change. Answers hold as long as the files were not cut; the
+//! snapshot watches that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
+
+use crate::base::{BaseMark, BaseRead};
+use crate::delta::{CoinValue, Delta, tx_prefix};
+use crate::error::Error;
+use crate::files::{BlockRow, Files};
+use crate::group::GroupCoin;
+use crate::segments::{BlockPos, file_name};
+use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
+
+/// Block times of which the median counts (BIP113).
+const MEDIAN_BLOCKS: u32 = 11;
+
+/// The connected chain.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) files: Arc<Files>,
+    pub(crate) base: BaseMark,
+    /// For each block of the base, the number of transactions up to and including it.
+    pub(crate) tx_ends: Arc<Vec<u32>>,
+    /// The blocks above the base, lowest first.
+    pub(crate) deltas: Vec<Arc<Delta>>,
+}
+
+impl View {
+    /// Connected blocks: the tip's height plus one.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.base.blocks + self.deltas.len() as u32
+    }
+
+    pub(crate) fn tip(&self) -> Option<Tip> {
+        let height = Height(self.blocks().checked_sub(1)?);
+        let hash = self.deltas.last().map_or(self.base.hash, |delta| delta.hash);
+        Some(Tip { height, hash })
+    }
+
+    /// Number of the next block's coinbase.
+    pub(crate) fn end_tx(&self) -> u32 {
+        self.deltas.last().map_or(self.base.txs, |delta| delta.end_tx())
+    }
+
+    /// The delta of a height; `None` below them and above the tip.
+    fn delta(&self, height: u32) -> Option<&Arc<Delta>> {
+        self.deltas.get(height.checked_sub(self.base.blocks)? as usize)
+    }
+
+    /// The delta that has a transaction number.
+    fn delta_of_tx(&self, number: TxNum) -> Option<&Arc<Delta>> {
+        let at = self.deltas.partition_point(|delta| delta.end_tx() <= number.0);
+        self.deltas.get(at).filter(|delta| delta.head.first_tx <= number.0)
+    }
+
+    pub(crate) fn height_of(&self, number: TxNum) -> Option<Height> {
+        if number.0 < self.base.txs {
+            let height = self.tx_ends.partition_point(|end| *end <= number.0) as u32;
+            return (height < self.base.blocks).then_some(Height(height));
+        }
+        self.delta_of_tx(number).map(|delta| delta.head.height)
+    }
+
+    /// Numbers of a block's transactions.
+    pub(crate) fn txs_of(&self, height: Height) -> Option<std::ops::Range<u32>> {
+        if height.0 < self.base.blocks {
+            let start = height.prev().map_or(0, |below| self.tx_ends[below.0 as usize]);
+            return Some(start..self.tx_ends[height.0 as usize]);
+        }
+        self.delta(height.0).map(|delta| delta.head.first_tx..delta.end_tx())
+    }
+
+    /// The txid of a number below [`View::end_tx`].
+    pub(crate) fn txid(&self, number: TxNum) -> Result<Option<Txid>, Error> {
+        if number.0 < self.base.txs {
+            return self.files.txids.read(number.0).map(|bytes| Some(Txid::from_byte_array(bytes)));
+        }
+        let delta = self.delta_of_tx(number);
+        Ok(delta.map(|delta| delta.head.txids[(number.0 - delta.head.first_tx) as usize]))
+    }
+
+    fn is_txid(&self, number: TxNum, txid: &Txid) -> Result<bool, Error> {
+        Ok(self.txid(number)?.as_ref() == Some(txid))
+    }
+
+    pub(crate) fn block_txids(&self, height: Height) -> Result<Option<Vec<Txid>>, Error> {
+        if let Some(delta) = self.delta(height.0) {
+            return Ok(Some(delta.head.txids.clone()));
+        }
+        let Some(numbers) = self.txs_of(height) else { return Ok(None) };
+        let rows = self.files.txids.read_many(numbers.start, numbers.len() as u32)?;
+        Ok(Some(rows.into_iter().map(Txid::from_byte_array).collect()))
+    }
+
+    /// The header of a connected block.
+    pub(crate) fn header(&self, height: Height) -> Result<Option<Header>, Error> {
+        if let Some(delta) = self.delta(height.0) {
+            return Ok(Some(delta.head.header));
+        }
+        if height.0 >= self.base.blocks {
+            return Ok(None);
+        }
+        self.files.headers.read(height.0).and_then(|bytes| decode_header(&bytes)).map(Some)
+    }
+
+    /// Median of the times of up to eleven blocks, the highest at `height`.
+    pub(crate) fn median_time_past(&self, height: Height) -> Result<Option<u32>, Error> {
+        let mut times = Vec::new();
+        for height in height.0.saturating_sub(MEDIAN_BLOCKS - 1)..=height.0 {
+            match self.header(Height(height))? {
+                Some(header) => times.push(header.time),
+                None => return Ok(None),
+            }
+        }
+        times.sort_unstable();
+        Ok(times.get(times.len() / 2).copied())
+    }
+
+    /// Where a connected block lies.
+    pub(crate) fn block_pos(&self, height: Height) -> Result<Option<BlockPos>, Error> {
+        if let Some(delta) = self.delta(height.0) {
+            return Ok(Some(delta.head.pos));
+        }
+        if height.0 >= self.base.blocks {
+            return Ok(None);
+        }
+        let row = BlockRow::decode(&self.files.blockpos.read(height.0)?);
+        row.map(|row| Some(row.pos)).map_err(|fault| Error::corrupt("blockpos", fault.to_string()))
+    }
+
+    /// The number of a transaction, of several with one txid the latest before `below`.
+    pub(crate) fn tx_num(&self, base: &dyn BaseRead, txid: &Txid, below: TxNum) -> Result<Option<TxNum>, Error> {
+        for delta in self.deltas.iter().rev() {
+            let number = delta.position_of(txid).map(|at| TxNum(delta.head.first_tx + at));
+            if let Some(number) = number.filter(|number| *number < below) {
+                return Ok(Some(number));
+            }
+        }
+        for number in base.numbers(tx_prefix(txid))?.into_iter().rev() {
+            if number < below && self.is_txid(number, txid)? {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The unspent output at `outpoint`.
+    pub(crate) fn coin(&self, base: &dyn BaseRead, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
+        for delta in self.deltas.iter().rev() {
+            // Made before spent: what a duplicate coinbase overwrites, it also makes.
+            if let Some(at) = delta.position_of(&outpoint.txid)
+                && let Some(coin) = delta.made(at, outpoint.vout)
+            {
+                return self.place(TxNum(delta.head.first_tx + at), coin).map(Some);
+            }
+            for number in delta.maybe_spent(outpoint) {
+                if self.is_txid(number, &outpoint.txid)? {
+                    return Ok(None);
+                }
+            }
+        }
+        for (_, number, coin) in base.coins(tx_prefix(&outpoint.txid), Some(outpoint.vout))? {
+            if self.is_txid(number, &outpoint.txid)? {
+                return self.place(number, coin).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn place(&self, tx_num: TxNum, coin: CoinValue) -> Result<Coin, Error> {
+        let height = self.height_of(tx_num);
+        let height = height.ok_or_else(|| Error::corrupt("blockpos", format!("no block has number {}", tx_num.0)))?;
+        let is_coinbase = self.txs_of(height).is_some_and(|numbers| numbers.start == tx_num.0);
+        let CoinValue { value, class, script_key } = coin;
+        Ok(Coin { value, tx_num, height, is_coinbase, class, script_key })
+    }
+
+    /// Whether any output of a transaction with that id is unspent.
+    pub(crate) fn has_unspent(&self, base: &dyn BaseRead, txid: &Txid) -> Result<bool, Error> {
+        let mut vouts = BTreeSet::new();
+        for delta in &self.deltas {
+            vouts.extend(delta.position_of(txid).into_iter().flat_map(|at| delta.made_by(at)));
+        }
+        vouts.extend(base.coins(tx_prefix(txid), None)?.into_iter().map(|(vout, ..)| vout));
+        for vout in vouts {
+            if self.coin(base, &OutPoint::new(*txid, vout))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Numbers of the transactions of a script, ascending.
+    pub(crate) fn history(&self, base: &dyn BaseRead, key: &ScriptKey) -> Result<Vec<TxNum>, Error> {
+        let mut history = base.group(key)?.history;
+        for delta in &self.deltas {
+            let Some(rows) = delta.script(key) else { continue };
+            history.retain(|number| rows.replaced.binary_search(number).is_err());
+            history.extend(rows.history.iter().map(|at| TxNum(delta.head.first_tx + at)));
+        }
+        Ok(history)
+    }
+
+    /// Unspent outputs of a script, by number, then output index.
+    pub(crate) fn unspent(&self, base: &dyn BaseRead, key: &ScriptKey) -> Result<Vec<GroupCoin>, Error> {
+        let coins = base.group(key)?.unspent;
+        let mut unspent: BTreeMap<(TxNum, u32), GroupCoin> =
+            coins.into_iter().map(|coin| ((coin.tx_num, coin.vout), coin)).collect();
+        for delta in &self.deltas {
+            let Some(rows) = delta.script(key) else { continue };
+            for spent in rows.spent {
+                unspent.remove(&(spent.tx_num, spent.vout));
+            }
+            for made in rows.made {
+                let coin = GroupCoin { tx_num: TxNum(delta.head.first_tx + made.tx), vout: made.vout, value: made.value };
+                unspent.insert((coin.tx_num, coin.vout), coin);
+            }
+        }
+        Ok(unspent.into_values().collect())
+    }
+
+    /// A transaction's bytes by its number, which must be of this chain; they are checked against its id.
+    pub(crate) fn tx(&self, number: TxNum) -> Result<(Vec<u8>, Transaction), Error> {
+        let corrupt = |what: String| Error::corrupt("txpos", format!("transaction {}: {what}", number.0));
+        let height = self.height_of(number).ok_or_else(|| corrupt("no block has it".to_owned()))?;
+        let numbers = self.txs_of(height).ok_or_else(|| corrupt("no block has it".to_owned()))?;
+        let pos = self.block_pos(height)?.ok_or_else(|| corrupt("its block has no position".to_owned()))?;
+        let (start, end) = match self.delta(height.0) {
+            Some(delta) => delta.tx_range(number.0 - numbers.start)?,
+            None => {
+                let count = (numbers.end - number.0).min(2);
+                let rows = self.files.txpos.read_many(number.0, count)?;
+                let offset = |at: usize| rows.get(at).map(|row| u32::from_le_bytes(*row));
+                (offset(0).unwrap_or(0), offset(1).unwrap_or(pos.length))
+            }
+        };
+        let bytes = self.files.blocks.read_part(pos, start, end)?;
+        let tx: Option<Transaction> = bitcoin::consensus::deserialize(&bytes).ok();
+        match (tx, self.txid(number)?) {
+            (Some(tx), Some(txid)) if tx.compute_txid() == txid => Ok((bytes, tx)),
+            (_, txid) => {
+                let at = format!("byte {}: bytes {start} to {end} of its block", pos.offset);
+                Err(Error::corrupt(&file_name(pos.segment), format!("{at} are not transaction {txid:?}")))
+            }
+        }
+    }
+
+    /// The block at a height, its checksum verified.
+    pub(crate) fn raw_block(&self, height: Height) -> Result<Option<Vec<u8>>, Error> {
+        self.block_pos(height)?.map(|pos| self.files.blocks.read(pos)).transpose()
+    }
+
+    pub(crate) fn hash_of(&self, height: Height) -> Result<Option<BlockHash>, Error> {
+        Ok(self.header(height)?.map(|header| header.block_hash()))
+    }
+}
+
+pub(crate) fn decode_header(bytes: &[u8; 80]) -> Result<Header, Error> {
+    bitcoin::consensus::deserialize(bytes).map_err(|_| Error::corrupt("headers", "a header does not decode"))
+}

@@ -1,0 +1,6 @@
+//! Sessions as wallets meet them: transcripts, the pitfalls of the protocol, and hostile input.
+
+mod hostile;
+mod pitfalls;
+mod transcripts;
+mod wallet;
