@@ -14,5 +14,13 @@ mod shelf;
 mod sync;
 mod window;
 
+#[cfg(test)]
+mod download_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod reorg_tests;
+#[cfg(test)]
+mod testing;
 
 pub use sync::{BlockSync, ChainEvent, Output, Progress};

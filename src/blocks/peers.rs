@@ -5,7 +5,7 @@
 //! it has taken too long, is the scheduler's work.
 //! Source: Bitcoin Core `net_processing.cpp` (`ProcessGetBlockData`, `FindNextBlocks`); BIP159; bitcoin#11037.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::BlockHash;
 use chainstore::Height;
@@ -59,7 +59,7 @@ pub(super) struct Peer {
     /// Blocks of which it said that it has not got them.
     refused: BTreeSet<BlockHash>,
     /// Blocks that it was asked for and that came from somebody else: they may still arrive.
-    late: BTreeSet<BlockHash>,
+    late: BTreeMap<BlockHash, Height>,
 }
 
 impl Peer {
@@ -79,7 +79,7 @@ impl Peer {
             lapses: 0,
             history_lapses: 0,
             refused: BTreeSet::new(),
-            late: BTreeSet::new(),
+            late: BTreeMap::new(),
         }
     }
 
@@ -148,12 +148,11 @@ impl Peer {
         (self.in_flight > 0).then_some(self.busy_since)
     }
 
-    pub fn asked(&mut self, now: Instant, hash: BlockHash) {
+    pub fn asked(&mut self, now: Instant) {
         if self.in_flight == 0 {
             self.busy_since = now;
         }
         self.in_flight += 1;
-        self.late.remove(&hash);
     }
 
     /// A block of `height`, which it was asked for, arrived from it, first or late.
@@ -180,22 +179,27 @@ impl Peer {
         self.refused.insert(hash);
     }
 
+    /// It has as much time for its next block as if it were asked for it now.
+    pub fn begin_anew(&mut self, now: Instant) {
+        self.busy_since = now;
+    }
+
     /// One block less is expected of it.
     pub fn relieved(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Somebody else delivered what it was asked for.
-    pub fn beaten(&mut self, hash: BlockHash) {
+    pub fn beaten(&mut self, height: Height, hash: BlockHash) {
         self.relieved();
         if self.late.len() >= MAX_REMEMBERED {
             self.late.pop_first();
         }
-        self.late.insert(hash);
+        self.late.insert(hash, height);
     }
 
-    /// Whether a block is one that it was asked for and that somebody else delivered sooner; once each.
-    pub fn owed_late(&mut self, hash: &BlockHash) -> bool {
+    /// The height of a block that it was asked for and that somebody else delivered sooner; once each.
+    pub fn owed_late(&mut self, hash: &BlockHash) -> Option<Height> {
         self.late.remove(hash)
     }
 

@@ -14,7 +14,7 @@
 //! Source: Bitcoin Core `net_processing.cpp` (`FindNextBlocksToDownload`, `BLOCK_STALLING_TIMEOUT_*`,
 //! `BLOCK_DOWNLOAD_TIMEOUT_*`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bitcoin::{BlockHash, Work};
@@ -86,10 +86,8 @@ pub(super) struct Situation<'a> {
 /// What became of a block that a peer sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// It was asked for, and this is the first copy.
-    First { height: Height, side: bool },
-    /// It was asked for, but somebody else was faster.
-    Late,
+    /// This peer was asked for it. Somebody else may have been faster.
+    Asked { height: Height, side: bool },
     /// Nobody asked this peer for it.
     Unasked,
 }
@@ -143,28 +141,29 @@ impl Scheduler {
     }
 
     /// A peer sent a block.
-    pub fn delivered(&mut self, now: Now, from: PeerId, hash: BlockHash, tree: &HeaderTree) -> Delivery {
+    pub fn delivered(&mut self, now: Now, from: PeerId, hash: BlockHash) -> Delivery {
         let Some(sender) = self.peers.get_mut(&from) else { return Delivery::Unasked };
-        if sender.owed_late(&hash) {
-            if let Some(height) = tree.height(hash) {
-                sender.delivered(now.instant, height);
-            }
-            return Delivery::Late;
+        let late = sender.owed_late(&hash);
+        let ask =
+            self.requests.get(&hash).and_then(|request| request.asks.iter().find(|ask| ask.peer == from));
+        if let Some(ask) = ask {
+            self.patience.delivered(now.instant - ask.at);
+            sender.relieved();
+        } else if late.is_none() {
+            return Delivery::Unasked;
         }
-        let asked = self.requests.get(&hash).and_then(|request| request.asks.iter().find(|a| a.peer == from));
-        let Some(asked_at) = asked.map(|ask| ask.at) else { return Delivery::Unasked };
-        let Some(request) = self.requests.remove(&hash) else { return Delivery::Unasked };
-        self.patience.delivered(now.instant - asked_at);
-        for ask in &request.asks {
-            let Some(peer) = self.peers.get_mut(&ask.peer) else { continue };
-            if ask.peer == from {
-                peer.relieved();
-                peer.delivered(now.instant, request.height);
-            } else {
-                peer.beaten(hash);
+        let request = self.requests.remove(&hash);
+        let Some(height) = request.as_ref().map(|request| request.height).or(late) else {
+            return Delivery::Unasked;
+        };
+        sender.delivered(now.instant, height);
+        let beaten = request.iter().flat_map(|request| &request.asks).filter(|ask| ask.peer != from);
+        for ask in beaten {
+            if let Some(peer) = self.peers.get_mut(&ask.peer) {
+                peer.beaten(height, hash);
             }
         }
-        Delivery::First { height: request.height, side: request.side }
+        Delivery::Asked { height, side: request.is_some_and(|request| request.side) }
     }
 
     /// A peer said that it has not got a block. Core never does, it stays silent.
@@ -208,18 +207,20 @@ impl Scheduler {
     }
 
     /// Peers that have had their time. They must be removed.
-    pub fn expired(&mut self, now: Now) -> Vec<PeerId> {
+    pub fn expired(&mut self, now: Now) -> BTreeSet<PeerId> {
         let stalled = self.stalled_at().filter(|(_, at)| *at <= now.instant).map(|(peer, _)| peer);
         let limit = self.download_timeout();
         let slow = self
             .peers
             .iter()
             .filter(|(_, peer)| peer.busy_since().is_some_and(|since| since + limit <= now.instant));
-        let mut expired: Vec<PeerId> = slow.map(|(id, _)| *id).chain(stalled).collect();
-        expired.sort_unstable();
-        expired.dedup();
+        let expired: BTreeSet<PeerId> = slow.map(|(id, _)| *id).chain(stalled).collect();
         if stalled.is_some() {
             self.patience.evicted();
+        }
+        if !expired.is_empty() {
+            // With fewer peers the time is shorter, but then our link is freer too: they begin anew.
+            self.peers.values_mut().for_each(|peer| peer.begin_anew(now.instant));
         }
         expired
     }
@@ -318,10 +319,12 @@ impl Scheduler {
         let our_work = tree.info(handed.hash).map(|info| info.work);
         for (peer, tip) in sides.into_iter().filter(|(_, tip)| is_better(*tip, our_work)) {
             for (height, hash) in self.beside(peer, tip, situation) {
-                if !(situation.fits)(self.requests.len()) {
-                    asked.starved = true;
+                // What is in flight of the withheld chain may never come, so it takes no room here.
+                let in_flight = self.requests.values().filter(|request| request.side).count();
+                if in_flight > 0 && !(situation.fits)(in_flight) {
                     break;
                 }
+                asked.starved |= !(situation.fits)(in_flight);
                 self.send(now, peer, height, hash, true, asked);
             }
         }
@@ -372,11 +375,15 @@ impl Scheduler {
 
     fn send(&mut self, now: Now, to: PeerId, height: Height, hash: BlockHash, side: bool, asked: &mut Asked) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        peer.asked(now.instant, hash);
+        // What it owes us from before, though somebody else's copy came first, is on its way: no second question.
+        let is_owed = peer.owed_late(&hash).is_some();
+        peer.asked(now.instant);
         let ask = Ask { peer: to, at: now.instant, lapsed: false };
         let request = self.requests.entry(hash).or_insert(Request { height, side, asks: Vec::new() });
         request.asks.push(ask);
-        asked.requests.entry(to).or_default().push(hash);
+        if !is_owed {
+            asked.requests.entry(to).or_default().push(hash);
+        }
     }
 
     /// Who keeps everything waiting: see the module.

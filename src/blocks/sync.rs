@@ -145,9 +145,8 @@ impl BlockSync {
             self.advance(now, tree);
             return;
         };
-        match self.scheduler.delivered(now, from, hash, tree) {
-            Delivery::First { height, side } => self.take(from, height, hash, side, raw),
-            Delivery::Late => {}
+        match self.scheduler.delivered(now, from, hash) {
+            Delivery::Asked { height, side } => self.take(from, height, hash, side, raw),
             Delivery::Unasked => {
                 self.unasked = self.unasked.saturating_add(1);
                 // Nothing has changed, and a flood of these must cost no more than it does.
@@ -181,14 +180,14 @@ impl BlockSync {
             Err(error) => {
                 self.reorder.release(&hash);
                 let reason = error.to_string();
+                self.drop_peer(from, Misbehavior::BadBlock(reason.clone()));
                 match error.verdict() {
                     // Not what the header's work was done for: somebody else has the real one.
                     Verdict::Mutated => self.window.set_held(height, hash, false),
-                    Verdict::Invalid => self.condemn(hash, reason.clone()),
+                    Verdict::Invalid => self.condemn(hash, reason),
                     // Every peer would send the same. The chain ends below it until a build that can check it.
                     Verdict::Unsupported => self.bar(hash),
                 }
-                self.drop_peer(from, Misbehavior::BadBlock(reason));
             }
         }
         self.advance(now, tree);
@@ -266,7 +265,7 @@ impl BlockSync {
         self.is_drained() && self.scheduler.in_flight() == 0 && self.reorder.len() == 0
     }
 
-    /// Takes in a block that was asked for, if it is still wanted and there is room for it.
+    /// Takes in a block that was asked for, if it is still wanted and there is room for it. A second copy is not.
     fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, raw: Bytes) {
         let settled = is_settled(&hash, &self.reorder, &self.activation);
         if settled || !(side || self.window.contains(height, hash)) {
