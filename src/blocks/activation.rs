@@ -1,196 +1,239 @@
-//! What becomes of a checked block: the chain's next, one that waits, or one of another branch.
+//! Where the chain stands, and what its writer is told next.
 //!
-//! The connected chain is left only for a branch that is on disk as a whole and has more work, so a branch whose
-//! blocks are withheld never takes the old tip away. Which branch is worth downloading is not decided here.
+//! A block whose parent was handed on is connected; all others are kept on disk until their branch, as far as it is
+//! there without a gap, has more work than the connected chain: then the writer switches to it, all or nothing. So a
+//! branch whose blocks are withheld never takes the old tip away, and of a branch that turns out invalid the part
+//! below the bad block is followed if that is the best there is.
+//! `Connect`s are pipelined; a switch waits until all of them are answered, and they wait for the switch.
 //! Source: Bitcoin Core `ActivateBestChain`, `FindMostWorkChain`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use bitcoin::BlockHash;
 use chainstore::Tip;
 
-use super::Output;
+use super::reorder::Reorder;
+use super::shelf::Shelf;
+use super::sync::Output;
 use crate::headers::HeaderTree;
-use crate::validate::CheckedBlock;
 
 /// `Connect`s that the writer may have before it: enough to keep it busy, few enough to change course soon.
-const MAX_OUTSTANDING: usize = 32;
+const MAX_CONNECTING: usize = 64;
+/// Blocks connected by one switch, unless it takes more to beat the old chain: it is one transaction of the store.
+const MAX_SWITCH: usize = 256;
 
-/// What to do with a block that was just checked.
-#[derive(Debug)]
-pub(super) enum Placed {
-    /// It waits here for its parent.
-    Waiting,
-    /// It belongs to another branch.
-    Store(CheckedBlock),
-    /// Its header was found invalid meanwhile.
-    Useless(BlockHash),
-}
-
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Activation {
-    /// Where the chain stands once all that was handed on is done.
-    handed: Tip,
-    /// `Connect`s whose event has not come yet.
-    outstanding: VecDeque<Tip>,
+    /// Where the writer says that the chain stands.
+    connected: Tip,
+    /// `Connect`s that are not answered yet, each on top of the one before it.
+    connecting: VecDeque<Tip>,
+    /// A `Switch` is not answered yet.
     switching: bool,
-    /// Checked blocks above `handed`, by their parent.
-    waiting: BTreeMap<BlockHash, Vec<CheckedBlock>>,
-    /// On disk, not connected.
-    stored: BTreeSet<BlockHash>,
-    /// Whether `stored` or the chain changed since branches were last compared.
-    compare: bool,
+    /// `Store`s that are not answered yet.
+    storing: BTreeSet<BlockHash>,
+    shelf: Shelf,
+    /// Blocks that broke the rules or cannot be checked here, also while the header tree does not know it yet.
+    barred: BTreeSet<BlockHash>,
+    /// The shelf must be sorted anew before it is used.
+    unsorted: bool,
+    /// Some block that waits for its parent may wait for one that will not be connected next.
+    unplaced: bool,
 }
 
 impl Activation {
-    pub fn new(connected: Tip, stored: Vec<Tip>) -> Self {
+    pub fn new(connected: Tip, stored: impl IntoIterator<Item = BlockHash>) -> Self {
         Self {
-            handed: connected,
-            outstanding: VecDeque::new(),
+            connected,
+            connecting: VecDeque::new(),
             switching: false,
-            waiting: BTreeMap::new(),
-            stored: stored.into_iter().map(|tip| tip.hash).collect(),
-            compare: true,
+            storing: BTreeSet::new(),
+            shelf: Shelf::new(stored),
+            barred: BTreeSet::new(),
+            unsorted: true,
+            unplaced: false,
         }
     }
 
+    /// Where the chain stands.
+    pub fn connected(&self) -> Tip {
+        self.connected
+    }
+
+    /// Where the chain will stand once all `Connect`s are answered.
     pub fn handed(&self) -> Tip {
-        self.handed
+        self.connecting.back().copied().unwrap_or(self.connected)
     }
 
-    /// Nothing that was handed on is still to come back.
-    pub fn is_drained(&self) -> bool {
-        self.outstanding.is_empty() && !self.switching
+    /// `Connect`s that are not answered yet.
+    pub fn connecting(&self) -> u32 {
+        self.connecting.len() as u32
     }
 
-    pub fn is_stored(&self, hash: BlockHash) -> bool {
-        self.stored.contains(&hash)
+    /// Whether the writer has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.connecting.is_empty() && self.storing.is_empty() && !self.switching
     }
 
-    pub fn place(&mut self, block: CheckedBlock, tree: &HeaderTree) -> Placed {
-        let hash = block.hash();
-        if tree.is_invalid(hash) {
-            return Placed::Useless(hash);
+    /// Whether a block beside the connected chain is on disk, or on its way there.
+    pub fn is_on_disk(&self, hash: &BlockHash) -> bool {
+        self.shelf.contains(hash) || self.storing.contains(hash)
+    }
+
+    /// Whether a block is never to be asked for again.
+    pub fn is_barred(&self, hash: &BlockHash) -> bool {
+        self.barred.contains(hash)
+    }
+
+    /// Never asks for this block again, nor follows what builds on it.
+    pub fn bar(&mut self, hash: BlockHash) {
+        self.barred.insert(hash);
+        (self.unsorted, self.unplaced) = (true, true);
+    }
+
+    /// The header tree has another best chain, and perhaps found headers invalid.
+    pub fn best_changed(&mut self) {
+        (self.unsorted, self.unplaced) = (true, true);
+    }
+
+    /// A block passed its check and waits now.
+    pub fn block_ready(&mut self, hash: BlockHash, tree: &HeaderTree) {
+        self.unplaced |= !self.is_above_handed(hash, tree);
+    }
+
+    /// Gives back the `Connect`s that are void.
+    pub fn block_connected(&mut self, tip: Tip, tree: &HeaderTree) -> Vec<Tip> {
+        if self.connecting.front() != Some(&tip) {
+            // Not as we think it stands; what the writer says is true.
+            return self.failed(tip, tree);
         }
-        // While switching it is not known what `handed` will be; on disk the block is safe whatever comes.
-        let above = !self.switching && tree.ancestor(hash, self.handed.height) == Some(self.handed.hash);
-        if above {
-            self.waiting.entry(block.block().header.prev_blockhash).or_default().push(block);
-            Placed::Waiting
-        } else {
-            Placed::Store(block)
-        }
+        self.connecting.pop_front();
+        self.connected = tip;
+        let barred = &self.barred;
+        self.shelf.connected(tip, tree, |hash| barred.contains(hash));
+        Vec::new()
     }
 
-    pub fn connected(&mut self, tip: Tip) {
-        if self.outstanding.front() == Some(&tip) {
-            self.outstanding.pop_front();
-        }
-        self.compare = true;
-    }
-
-    pub fn stored(&mut self, hash: BlockHash) {
-        self.stored.insert(hash);
-        self.compare = true;
+    pub fn block_stored(&mut self, hash: BlockHash, tree: &HeaderTree) {
+        self.storing.remove(&hash);
+        let barred = &self.barred;
+        self.shelf.add(hash, self.connected, tree, |hash| barred.contains(hash));
     }
 
     pub fn switched(&mut self, tip: Tip, tree: &HeaderTree) {
-        let from = std::mem::replace(&mut self.handed, tip);
         self.switching = false;
-        self.compare = true;
-        // What was connected is now on disk only, and the other way round.
-        if let Some(fork) = tree.fork_point(from.hash, tip.hash) {
-            self.stored.extend(tree.path(fork.hash, from.hash).into_iter().flatten());
-            for hash in tree.path(fork.hash, tip.hash).into_iter().flatten() {
-                self.stored.remove(&hash);
-            }
-        }
+        self.move_to(tip, tree);
     }
 
-    /// Gives back the blocks that were on their way and are void now.
-    pub fn failed(&mut self, hash: BlockHash, tip: Tip, tree: &HeaderTree) -> Vec<BlockHash> {
-        let mut void: Vec<BlockHash> = self.outstanding.drain(..).map(|tip| tip.hash).collect();
-        void.extend(std::mem::take(&mut self.waiting).into_values().flatten().map(|block| block.hash()));
-        self.stored.remove(&hash);
-        // A switch that failed half-way may have left the chain lower than it was.
-        if self.switching && self.handed != tip {
-            self.stored.extend(tree.path(tip.hash, self.handed.hash).into_iter().flatten());
-        }
-        self.handed = tip;
+    /// A block did not connect, and the chain stands at `tip`. Gives back the `Connect`s that are void with it.
+    pub fn failed(&mut self, tip: Tip, tree: &HeaderTree) -> Vec<Tip> {
         self.switching = false;
-        self.compare = true;
-        void
+        self.move_to(tip, tree);
+        self.connecting.drain(..).collect()
     }
 
-    /// Blocks on headers that turned out invalid are of no use any more; gives back those that waited.
-    pub fn forget_invalid(&mut self, tree: &HeaderTree) -> Vec<BlockHash> {
-        let mut forgotten = Vec::new();
-        self.waiting.retain(|_, siblings| {
-            let invalid = siblings.extract_if(.., |block| tree.is_invalid(block.hash()));
-            forgotten.extend(invalid.map(|block| block.hash()));
-            !siblings.is_empty()
-        });
-        self.stored.retain(|hash| !tree.is_invalid(*hash));
-        self.compare = true;
-        forgotten
-    }
-
-    /// Hands on all that can be handed on.
-    pub fn advance(&mut self, tree: &HeaderTree, outputs: &mut VecDeque<Output>) {
+    /// Tells the writer whatever can be told now.
+    pub fn advance(&mut self, tree: &HeaderTree, reorder: &mut Reorder, outputs: &mut VecDeque<Output>) {
+        if std::mem::take(&mut self.unsorted) {
+            let barred = &self.barred;
+            self.shelf.sort(self.connected, tree, |hash| barred.contains(hash));
+        }
         if self.switching {
             return;
         }
-        while self.outstanding.len() < MAX_OUTSTANDING
-            && let Some(mut siblings) = self.waiting.remove(&self.handed.hash)
-        {
-            let next = siblings.iter().position(|block| tree.is_best(block.hash())).unwrap_or(0);
-            let block = siblings.swap_remove(next);
-            // Of several on the same parent one is connected; the others and what builds on them are a branch.
-            for sibling in siblings {
-                self.store_with_descendants(sibling, outputs);
-            }
-            self.handed = Tip { height: block.height(), hash: block.hash() };
-            self.outstanding.push_back(self.handed);
-            outputs.push_back(Output::Connect(block));
+        self.connect(tree, reorder, outputs);
+        if std::mem::take(&mut self.unplaced) {
+            self.put_aside(tree, reorder, outputs);
         }
-        if self.outstanding.is_empty() && std::mem::take(&mut self.compare) {
-            self.switch_to_better(tree, outputs);
+        if self.connecting.is_empty() {
+            self.switch(tree, outputs);
         }
     }
 
-    fn store_with_descendants(&mut self, block: CheckedBlock, outputs: &mut VecDeque<Output>) {
-        let mut branch = vec![block];
-        while let Some(block) = branch.pop() {
-            branch.extend(self.waiting.remove(&block.hash()).into_iter().flatten());
+    /// Writes all blocks that wait for their parent to disk, to make room for others.
+    pub fn spill(&mut self, reorder: &mut Reorder, outputs: &mut VecDeque<Output>) {
+        if self.switching {
+            return;
+        }
+        for hash in reorder.waiting() {
+            self.store(hash, reorder, outputs);
+        }
+    }
+
+    fn connect(&mut self, tree: &HeaderTree, reorder: &mut Reorder, outputs: &mut VecDeque<Output>) {
+        while self.connecting.len() < MAX_CONNECTING {
+            let handed = self.handed();
+            let next = tree.hash_at(handed.height.next()).filter(|_| tree.is_best(handed.hash));
+            if next.is_some_and(|next| self.is_on_disk(&next)) {
+                // From disk it comes by a switch.
+                return;
+            }
+            let Some(hash) = reorder.child_of(handed.hash, next) else { return };
+            if self.is_useless(hash, tree) {
+                reorder.release(&hash);
+            } else if let Some(block) = reorder.hand(&hash) {
+                self.connecting.push_back(Tip { height: block.height(), hash });
+                // Its siblings will not be next any more.
+                self.unplaced |= next != Some(hash);
+                outputs.push_back(Output::Connect(block));
+            }
+        }
+    }
+
+    /// Blocks that wait for a parent which will not be connected next go to disk.
+    fn put_aside(&mut self, tree: &HeaderTree, reorder: &mut Reorder, outputs: &mut VecDeque<Output>) {
+        for hash in reorder.waiting() {
+            if self.is_useless(hash, tree) {
+                reorder.release(&hash);
+            } else if !self.is_above_handed(hash, tree) {
+                self.store(hash, reorder, outputs);
+            }
+        }
+    }
+
+    fn store(&mut self, hash: BlockHash, reorder: &mut Reorder, outputs: &mut VecDeque<Output>) {
+        if let Some(block) = reorder.hand(&hash) {
+            self.storing.insert(hash);
             outputs.push_back(Output::Store(block));
         }
     }
 
-    /// The branch on disk with the most work, if that is more than the connected chain's.
-    fn switch_to_better(&mut self, tree: &HeaderTree, outputs: &mut VecDeque<Output>) {
-        let Some(mut best_work) = tree.info(self.handed.hash).map(|info| info.work) else { return };
-        let mut best = None;
-        for &hash in &self.stored {
-            let Some(info) = tree.info(hash) else { continue };
-            if info.work > best_work
-                && !tree.is_invalid(hash)
-                && let Some(branch) = self.branch_on_disk(hash, tree)
-            {
-                (best, best_work) = (Some(branch), info.work);
-            }
+    /// The best chain that is on disk without a gap is switched to, if it has more work than the connected one.
+    fn switch(&mut self, tree: &HeaderTree, outputs: &mut VecDeque<Output>) {
+        let here = self.connected.hash;
+        let Some(info) = tree.info(here) else { return };
+        let better = self.shelf.best().filter(|best| best.work > info.work).map(|best| best.hash);
+        let to = match better {
+            Some(better) => better,
+            // The chain stands on a block that broke the rules: down from it, whatever is left.
+            None if info.invalid => self.shelf.best().map_or(tree.best().hash, |best| best.hash),
+            None => return,
+        };
+        let Some(fork) = tree.fork_point(here, to) else { return };
+        let Some(path) = tree.path(fork.hash, to) else { return };
+        let mut connect: Vec<_> = path.into_iter().take_while(|hash| self.shelf.contains(hash)).collect();
+        let mut count = connect.len().min(MAX_SWITCH);
+        while count < connect.len() && tree.info(connect[count - 1]).is_none_or(|at| at.work <= info.work) {
+            count += 1;
         }
-        let Some((fork, connect)) = best else { return };
-        // Blocks that waited for a parent on the old branch must not be lost.
-        let waiting = std::mem::take(&mut self.waiting).into_values().flatten();
-        outputs.extend(waiting.map(Output::Store));
+        connect.truncate(count);
         self.switching = true;
         outputs.push_back(Output::Switch { fork, connect });
     }
 
-    /// The blocks from where the branch leaves the connected chain up to `tip`; `None` if one is not on disk.
-    fn branch_on_disk(&self, tip: BlockHash, tree: &HeaderTree) -> Option<(Tip, Vec<BlockHash>)> {
-        let fork = tree.fork_point(self.handed.hash, tip)?;
-        let branch = tree.path(fork.hash, tip)?;
-        branch.iter().all(|hash| self.stored.contains(hash)).then_some((fork, branch))
+    fn move_to(&mut self, tip: Tip, tree: &HeaderTree) {
+        let old = std::mem::replace(&mut self.connected, tip);
+        self.shelf.moved(old, tip, tree);
+        (self.unsorted, self.unplaced) = (true, true);
+    }
+
+    fn is_above_handed(&self, hash: BlockHash, tree: &HeaderTree) -> bool {
+        let handed = self.handed();
+        tree.ancestor(hash, handed.height) == Some(handed.hash)
+    }
+
+    fn is_useless(&self, hash: BlockHash, tree: &HeaderTree) -> bool {
+        self.barred.contains(&hash) || tree.is_invalid(hash) || !tree.contains(hash)
     }
 }

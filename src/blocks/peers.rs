@@ -1,11 +1,11 @@
-//! What each peer can serve, and what it owes us.
+//! What each peer can give, and how well it does.
 //!
-//! A pruned peer is asked only for blocks near its own tip: a Core node hangs up on whoever asks deeper. A peer
-//! that claims the whole history and does not deliver it is used for the tip alone.
-//! Source: Bitcoin Core `net_processing.cpp` (`ProcessGetBlockData`, `FindNextBlocks`); BIP159.
+//! A pruned peer is asked only for blocks near its own tip: a Core node hangs up on whoever asks deeper. A peer that
+//! claims the whole history and does not deliver it is used for the tip alone. Which block it is asked for, and when
+//! it has taken too long, is the scheduler's work.
+//! Source: Bitcoin Core `net_processing.cpp` (`ProcessGetBlockData`, `FindNextBlocks`); BIP159; bitcoin#11037.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::BlockHash;
 use chainstore::Height;
@@ -16,92 +16,201 @@ use crate::time::Instant;
 
 /// Blocks one peer may owe us (Core: `MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
 pub(super) const MAX_IN_FLIGHT: usize = 16;
-/// How far below its tip a pruned peer is asked. It serves 290, and its tip may move while we ask; Core asks for
-/// 288 less 2.
+/// How far below its own tip a pruned peer is asked. It serves 290 deep, and its tip may move while our question is
+/// on its way; Core asks no deeper than 288 less 2 of that.
 const PRUNED_DEPTH: u32 = 286;
 /// Below this depth a block is history, which not every peer that claims it delivers.
 const HISTORY_DEPTH: u32 = 288;
-/// Timeouts on history after which a peer is not asked for history again.
-const MAX_HISTORY_TIMEOUTS: u32 = 2;
-/// How many stall timeouts a peer has to deliver anything, after somebody asked later was sooner.
-const LATE_GRACE: u32 = 10;
+/// Timeouts on history, with none delivered in between, after which a peer is asked for recent blocks only.
+const MAX_HISTORY_LAPSES: u32 = 2;
+/// Timeouts, with nothing delivered in between, after which a peer is asked only for what no other peer has.
+const MAX_LAPSES: u32 = 2;
+/// Blocks remembered of one peer that it refused, or still owes after others delivered them.
+const MAX_REMEMBERED: usize = 64;
 
+/// What a peer says it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Serves {
     Nothing,
-    /// The newest blocks (NODE_NETWORK_LIMITED).
+    /// At least the newest 288 blocks (NODE_NETWORK_LIMITED).
     Recent,
+    /// The whole chain (NODE_NETWORK).
     All,
 }
 
 /// One peer, as far as blocks go.
 #[derive(Debug)]
-pub(super) struct BlockPeer {
+pub(super) struct Peer {
     serves: Serves,
     /// The best header that it is known to have.
-    pub tip: Option<HeaderTip>,
-    /// What was asked for, and when.
-    pub in_flight: BTreeMap<BlockHash, Instant>,
-    history_timeouts: u32,
-    /// Since when it owes us a block that somebody else, asked later, has delivered.
-    late_since: Option<Instant>,
+    tip: Option<HeaderTip>,
+    /// The highest block of the best chain that is in its chain too.
+    shared: Option<Height>,
+    /// Blocks that it owes us.
+    in_flight: usize,
+    /// Since when it owes us the block that it should deliver next. Means nothing while nothing is in flight.
+    busy_since: Instant,
+    /// When it last delivered a block that we asked for.
+    pub last_delivery: Option<Instant>,
+    /// Timeouts since its last delivery.
+    lapses: u32,
+    /// Timeouts on history since it last delivered some.
+    history_lapses: u32,
+    /// Blocks of which it said that it has not got them.
+    refused: BTreeSet<BlockHash>,
+    /// Blocks that it was asked for and that came from somebody else: they may still arrive.
+    late: BTreeMap<BlockHash, Height>,
 }
 
-impl BlockPeer {
+impl Peer {
     pub fn new(info: &PeerInfo) -> Self {
         let serves = match (info.serves_history(), info.serves_recent()) {
             (true, _) => Serves::All,
             (false, true) => Serves::Recent,
             (false, false) => Serves::Nothing,
         };
-        Self { serves, tip: None, in_flight: BTreeMap::new(), history_timeouts: 0, late_since: None }
-    }
-
-    /// Whether it should have this block and will give it to us.
-    pub fn can_serve(&self, hash: BlockHash, height: Height, tree: &HeaderTree) -> bool {
-        let Some(tip) = self.tip.filter(|tip| tip.height >= height) else { return false };
-        let depth = tip.height.0 - height.0;
-        let deep_enough = match self.serves {
-            Serves::Nothing => false,
-            Serves::Recent => depth <= PRUNED_DEPTH,
-            Serves::All => depth <= HISTORY_DEPTH || self.history_timeouts < MAX_HISTORY_TIMEOUTS,
-        };
-        deep_enough && tree.ancestor(tip.hash, height) == Some(hash)
-    }
-
-    pub fn has_room(&self) -> bool {
-        self.in_flight.len() < MAX_IN_FLIGHT
-    }
-
-    /// It delivered something that it was asked for.
-    pub fn delivered(&mut self) {
-        self.late_since = None;
-    }
-
-    /// Somebody who was asked later delivered first.
-    pub fn lost_race(&mut self, now: Instant) {
-        self.late_since.get_or_insert(now);
-    }
-
-    /// Whether it has something to make up for: it gets no more work meanwhile.
-    pub fn is_late(&self) -> bool {
-        self.late_since.is_some()
-    }
-
-    /// When it is given up, unless it delivers something.
-    pub fn dead_at(&self, stall_timeout: Duration) -> Option<Instant> {
-        self.late_since.map(|since| since + stall_timeout * LATE_GRACE)
-    }
-
-    /// It did not deliver a block of this height in time.
-    pub fn timed_out(&mut self, height: Height) {
-        if self.tip.is_some_and(|tip| tip.height.0.saturating_sub(height.0) > HISTORY_DEPTH) {
-            self.history_timeouts += 1;
+        Self {
+            serves,
+            tip: None,
+            shared: None,
+            in_flight: 0,
+            busy_since: Instant::default(),
+            last_delivery: None,
+            lapses: 0,
+            history_lapses: 0,
+            refused: BTreeSet::new(),
+            late: BTreeMap::new(),
         }
     }
 
-    /// When the oldest of what it owes us was asked for.
-    pub fn oldest(&self) -> Option<Instant> {
-        self.in_flight.values().min().copied()
+    pub fn set_tip(&mut self, tip: HeaderTip, tree: &HeaderTree) {
+        self.tip = Some(tip);
+        self.compare(tree);
+    }
+
+    /// The best chain is another one, or longer.
+    pub fn compare(&mut self, tree: &HeaderTree) {
+        let best = tree.best().hash;
+        self.shared = self.tip.and_then(|tip| tree.fork_point(tip.hash, best)).map(|fork| fork.height);
+    }
+
+    /// The highest block of the best chain that it has; `None` while its chain is not known.
+    pub fn shared(&self) -> Option<Height> {
+        self.shared
+    }
+
+    /// The end of its chain, where that is beside the best one.
+    pub fn side_tip(&self) -> Option<HeaderTip> {
+        self.tip.filter(|tip| self.shared.is_none_or(|shared| shared < tip.height))
+    }
+
+    /// It serves blocks, and which ones it has is not known yet.
+    pub fn is_undecided(&self) -> bool {
+        self.serves != Serves::Nothing && self.tip.is_none()
+    }
+
+    /// Whether it has the block and will give it to us.
+    pub fn can_give(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
+        let Some(tip) = self.tip.filter(|tip| tip.height >= height) else { return false };
+        let depth = tip.height.0 - height.0;
+        let kept = match self.serves {
+            Serves::Nothing => false,
+            Serves::Recent => depth <= PRUNED_DEPTH,
+            Serves::All => depth <= HISTORY_DEPTH || self.history_lapses < MAX_HISTORY_LAPSES,
+        };
+        kept && self.has(height, hash, tip, tree)
+            && !self.refused.contains(&hash)
+            && self.refused.len() < MAX_REMEMBERED
+    }
+
+    /// Whether it may be asked for one more.
+    pub fn has_room(&self) -> bool {
+        self.in_flight < MAX_IN_FLIGHT
+    }
+
+    /// Blocks that it may still be asked for.
+    pub fn room(&self) -> usize {
+        MAX_IN_FLIGHT.saturating_sub(self.in_flight)
+    }
+
+    /// Whether it has been silent so often that others come first, also when they are busy.
+    pub fn is_unreliable(&self) -> bool {
+        self.lapses >= MAX_LAPSES
+    }
+
+    /// Who is asked first: the lowest.
+    pub fn burden(&self) -> (u32, usize) {
+        (self.lapses, self.in_flight)
+    }
+
+    /// Since when it owes us its next block; `None` when it owes nothing.
+    pub fn busy_since(&self) -> Option<Instant> {
+        (self.in_flight > 0).then_some(self.busy_since)
+    }
+
+    pub fn asked(&mut self, now: Instant) {
+        if self.in_flight == 0 {
+            self.busy_since = now;
+        }
+        self.in_flight += 1;
+    }
+
+    /// A block of `height`, which it was asked for, arrived from it, first or late.
+    pub fn delivered(&mut self, now: Instant, height: Height) {
+        self.last_delivery = Some(now);
+        self.busy_since = now;
+        self.lapses = 0;
+        if self.is_history(height) {
+            self.history_lapses = 0;
+        }
+    }
+
+    /// A block that it was asked for took too long.
+    pub fn lapsed(&mut self, height: Height) {
+        self.lapses = self.lapses.saturating_add(1);
+        if self.is_history(height) {
+            self.history_lapses = self.history_lapses.saturating_add(1);
+        }
+    }
+
+    /// It said that it has not got a block.
+    pub fn refused(&mut self, height: Height, hash: BlockHash) {
+        self.lapsed(height);
+        self.refused.insert(hash);
+    }
+
+    /// It has as much time for its next block as if it were asked for it now.
+    pub fn begin_anew(&mut self, now: Instant) {
+        self.busy_since = now;
+    }
+
+    /// One block less is expected of it.
+    pub fn relieved(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Somebody else delivered what it was asked for.
+    pub fn beaten(&mut self, height: Height, hash: BlockHash) {
+        self.relieved();
+        if self.late.len() >= MAX_REMEMBERED {
+            self.late.pop_first();
+        }
+        self.late.insert(hash, height);
+    }
+
+    /// The height of a block that it was asked for and that somebody else delivered sooner; once each.
+    pub fn owed_late(&mut self, hash: &BlockHash) -> Option<Height> {
+        self.late.remove(hash)
+    }
+
+    fn is_history(&self, height: Height) -> bool {
+        self.tip.is_some_and(|tip| tip.height.0.saturating_sub(height.0) > HISTORY_DEPTH)
+    }
+
+    fn has(&self, height: Height, hash: BlockHash, tip: HeaderTip, tree: &HeaderTree) -> bool {
+        if self.shared.is_some_and(|shared| height <= shared) {
+            return tree.hash_at(height) == Some(hash);
+        }
+        tree.ancestor(tip.hash, height) == Some(hash)
     }
 }

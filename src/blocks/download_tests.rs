@@ -1,0 +1,518 @@
+//! Whom blocks are asked of, when they are asked of somebody else, and what becomes of bad ones.
+//!
+//! Numbers in brackets are those of the test plan in the notes on the wire protocol.
+
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::p2p::ServiceFlags;
+use bytes::Bytes;
+use chainstore::Height;
+
+use super::patience::STALL_TIMEOUT;
+use super::peers::MAX_IN_FLIGHT;
+use super::sync::Output;
+use super::testing::{ENOUGH_BYTES, Fault, Forge, Harness};
+use super::window::WINDOW;
+use crate::peer::{Misbehavior, PeerId};
+use crate::validate::BlockError;
+
+/// A harness that stands on genesis, and a chain of so many blocks.
+fn chain_of(count: usize) -> (Harness, Vec<BlockHash>) {
+    let mut sync = Harness::new();
+    let chain = sync.forge.mine(sync.forge.genesis(), count);
+    (sync, chain)
+}
+
+fn last(chain: &[BlockHash]) -> BlockHash {
+    *chain.last().unwrap()
+}
+
+fn was_dropped(dropped: &[(PeerId, Misbehavior)], peer: PeerId, reason: &str) -> bool {
+    dropped.iter().any(|(id, why)| *id == peer && why.to_string().contains(reason))
+}
+
+#[test]
+fn all_peers_are_asked_and_blocks_connect_in_chain_order_however_they_arrive() {
+    let (mut sync, chain) = chain_of(40);
+    let (alice, bob) = (sync.connect(last(&chain)), sync.connect(last(&chain)));
+
+    let (from_alice, from_bob) = (sync.asked(alice), sync.asked(bob));
+    assert_eq!(from_alice, chain[..16], "lowest blocks first, sixteen at most");
+    assert_eq!(from_bob, chain[16..32]);
+
+    // The writer of the harness refuses what does not follow.
+    for hash in from_bob.into_iter().rev().chain(from_alice.into_iter().rev()) {
+        let from = if sync.owes(alice).contains(&hash) { alice } else { bob };
+        sync.deliver(from, hash);
+    }
+    assert_eq!(sync.connected(), chain[31]);
+    sync.serve(&[alice, bob]);
+    assert_eq!(sync.connected(), last(&chain));
+    assert_eq!((sync.progress().in_flight, sync.progress().held_bytes), (0, 0));
+    assert_eq!(sync.sync.next_timeout(), None);
+    assert!(sync.sync.is_idle());
+}
+
+#[test]
+fn nothing_is_asked_past_the_window() {
+    let (mut sync, chain) = chain_of(WINDOW as usize + 100);
+    let peers: Vec<_> = (0..70).map(|_| sync.connect(last(&chain))).collect();
+
+    let asked: Vec<_> = peers.iter().flat_map(|peer| sync.owes(*peer)).collect();
+    assert_eq!(asked.len(), WINDOW as usize);
+    assert!(asked.iter().all(|hash| sync.forge.height(*hash).0 <= WINDOW));
+
+    // It moves with the connected tip.
+    sync.deliver(peers[0], chain[0]);
+    let highest = peers.iter().flat_map(|peer| sync.owes(*peer)).map(|hash| sync.forge.height(hash)).max();
+    assert_eq!(highest, Some(Height(WINDOW + 1)));
+}
+
+#[test]
+fn a_slow_writer_holds_the_window_and_is_given_few_blocks_at_once() {
+    let (mut sync, chain) = chain_of(300);
+    sync.writer.paused = true;
+    let alice = sync.connect(last(&chain));
+    sync.serve(&[alice]);
+    assert_eq!(sync.connected(), sync.forge.genesis());
+    assert_eq!(sync.progress().in_memory, 300);
+
+    let mut answered = 0;
+    while sync.write_one() {
+        answered += 1;
+    }
+    assert_eq!((answered, sync.connected()), (300, last(&chain)));
+}
+
+#[test]
+fn blocks_of_a_peer_that_left_are_asked_elsewhere_at_once() {
+    let (mut sync, chain) = chain_of(20);
+    let alice = sync.connect(last(&chain));
+    let asked = sync.asked(alice);
+    assert_eq!(asked, chain[..16]);
+    let bob = sync.connect(last(&chain));
+    assert_eq!(sync.asked(bob), chain[16..]);
+
+    sync.disconnect(alice);
+
+    assert_eq!(sync.asked(bob), asked[..12], "as far as he has room");
+    sync.serve(&[bob]);
+    assert_eq!(sync.connected(), last(&chain));
+}
+
+#[test]
+fn the_first_missing_block_is_asked_of_a_second_peer_and_the_first_answer_wins() {
+    // [24]: a peer that stalls half way through a block looks the same from here.
+    let (mut sync, chain) = chain_of(2);
+    let alice = sync.connect(last(&chain));
+    let bob = sync.connect(last(&chain));
+    assert_eq!((sync.asked(alice), sync.asked(bob)), (chain.clone(), vec![]));
+
+    sync.advance(STALL_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(sync.asked(bob), []);
+    sync.advance(Duration::from_millis(1));
+    assert_eq!(sync.asked(bob), chain[..1], "the first one only");
+
+    sync.deliver(bob, chain[0]);
+    assert_eq!(sync.connected(), chain[0]);
+    assert_eq!(sync.asked(bob), chain[1..], "the next one is overdue already");
+
+    // Alice was merely slow.
+    let checks = sync.checks;
+    sync.deliver(alice, chain[0]);
+    sync.deliver(alice, chain[1]);
+    sync.deliver(bob, chain[1]);
+    assert_eq!(sync.checks, checks + 1, "a second copy is not looked at");
+    assert_eq!(sync.connected(), last(&chain));
+    assert_eq!((sync.dropped(), sync.progress().unasked), (vec![], 0));
+}
+
+#[test]
+fn with_two_silent_peers_a_third_finishes() {
+    // [26]
+    let (mut sync, chain) = chain_of(30);
+    let (silent, mute) = (sync.connect(last(&chain)), sync.connect(last(&chain)));
+    let carol = sync.connect(last(&chain));
+    assert_eq!(sync.owes(carol), []);
+
+    for _ in 0..60 {
+        sync.serve(&[carol]);
+        sync.advance(Duration::from_secs(1));
+    }
+
+    assert_eq!(sync.connected(), last(&chain));
+    assert!(!sync.owes(silent).is_empty() && !sync.owes(mute).is_empty());
+
+    // Later blocks are not asked of them while somebody else has them.
+    let more = sync.forge.mine(last(&chain), 40);
+    let (before_silent, before_mute) = (sync.owes(silent).len(), sync.owes(mute).len());
+    for peer in [carol, silent, mute] {
+        sync.announce(peer, last(&more));
+    }
+    assert_eq!(sync.owes(carol).len(), MAX_IN_FLIGHT);
+    sync.serve(&[carol]);
+    assert_eq!(sync.connected(), last(&more));
+    assert!(sync.owes(silent).len() <= before_silent + MAX_IN_FLIGHT);
+    assert_eq!(sync.owes(mute).len(), before_mute);
+}
+
+#[test]
+fn unasked_blocks_are_dropped_unread() {
+    // [27]
+    let (mut sync, chain) = chain_of(3);
+    let alice = sync.connect(chain[0]);
+    let stranger = sync.forge.mine_one(sync.forge.genesis(), 100_000, Fault::None);
+    for _ in 0..1_000 {
+        sync.deliver(alice, stranger);
+        sync.deliver(alice, chain[2]);
+        sync.deliver_raw(alice, stranger, sync.forge.mutated(stranger));
+    }
+    assert_eq!((sync.checks, sync.progress().held_bytes, sync.progress().unasked), (0, 0, 3_000));
+    assert_eq!(sync.dropped(), []);
+
+    sync.deliver_raw(alice, stranger, Bytes::from_static(&[0; 79]));
+    assert!(was_dropped(&sync.dropped(), alice, "block of 79 bytes"));
+}
+
+#[test]
+fn a_block_with_other_transactions_costs_its_sender_and_is_asked_elsewhere() {
+    // [28]; what counts as such a block ([29] to [31]) is tested in `validate`.
+    let (mut sync, chain) = chain_of(3);
+    let alice = sync.connect(last(&chain));
+    let bob = sync.connect(last(&chain));
+
+    sync.deliver_raw(alice, chain[1], sync.forge.mutated(chain[1]));
+
+    assert!(was_dropped(&sync.dropped(), alice, "bad-txnmrklroot"));
+    assert_eq!(sync.asked(bob), chain);
+    sync.serve(&[bob]);
+    assert_eq!(sync.connected(), last(&chain));
+    assert_eq!(sync.condemned, []);
+}
+
+#[test]
+fn who_was_beaten_by_a_forged_copy_is_not_asked_twice() {
+    let (mut sync, chain) = chain_of(1);
+    let alice = sync.connect(chain[0]);
+    let bob = sync.connect(chain[0]);
+    sync.advance(STALL_TIMEOUT);
+    assert_eq!((sync.asked(alice), sync.asked(bob)), (chain.clone(), chain.clone()));
+
+    sync.deliver_raw(bob, chain[0], sync.forge.mutated(chain[0]));
+    assert_eq!(sync.asked(alice), [], "she owes it still");
+    sync.deliver(alice, chain[0]);
+    assert_eq!(sync.connected(), chain[0]);
+}
+
+#[test]
+fn a_block_that_breaks_a_rule_ends_its_chain() {
+    let (mut sync, chain) = chain_of(3);
+    let bad = sync.forge.mine_one(last(&chain), 0, Fault::Height);
+    let above = sync.forge.mine(bad, 3);
+    let alice = sync.connect(last(&above));
+    let bob = sync.connect(last(&chain));
+
+    sync.deliver(alice, bad);
+
+    assert_eq!(sync.condemned, [bad]);
+    assert!(was_dropped(&sync.dropped(), alice, "bad-cb-height"));
+    sync.serve(&[bob]);
+    assert_eq!(sync.connected(), last(&chain), "the best valid chain");
+    let carol = sync.connect(last(&above));
+    assert_eq!(sync.owes(carol), [], "nothing of it is asked for again");
+}
+
+#[test]
+fn a_block_that_cannot_be_checked_here_is_not_followed_and_not_condemned() {
+    let (mut sync, chain) = chain_of(1);
+    let tip = chain[0];
+    // By hand, as the harness would check it at once.
+    let alice = sync.connect(tip);
+    sync.sync.handle_block(sync.now, alice, sync.forge.raw(tip), &sync.tree);
+    assert!(matches!(sync.sync.poll(), Some(Output::Check { hash, .. }) if hash == tip));
+    sync.sync.handle_checked(sync.now, tip, Err(BlockError::UnsupportedChallenge), &sync.tree);
+
+    let Some(Output::Drop { peer, why: Misbehavior::BadBlock(why) }) = sync.sync.poll() else {
+        panic!("nothing is said of it")
+    };
+    assert_eq!(peer, alice);
+    assert!(why.contains("script verifier"), "{why}");
+    assert!(sync.sync.poll().is_none());
+    assert!(!sync.tree.is_invalid(tip));
+    let bob = sync.connect(tip);
+    assert_eq!(sync.owes(bob), [], "he would send the same");
+}
+
+#[test]
+fn from_pruned_peers_only_we_cannot_begin_but_can_follow() {
+    // [37]
+    let mut forge = Forge::new();
+    let chain = forge.mine(forge.genesis(), 1_000);
+
+    let mut sync = Harness::with_memory(forge, ENOUGH_BYTES);
+    assert_eq!(sync.missing_source(), None, "nothing is missed yet");
+    let alice = sync.connect_pruned(last(&chain));
+    assert_eq!(sync.missing_source(), Some(Height(1)));
+    let history: Vec<_> = sync.owes(alice);
+    assert!(
+        history.iter().all(|hash| sync.forge.height(*hash).0 >= 1_000 - 286),
+        "within the window, recent"
+    );
+    let bob = sync.connect_with(ServiceFlags::NETWORK);
+    assert_eq!(sync.missing_source(), None, "he may have it: what he has is not known yet");
+    sync.announce(bob, chain[500]);
+    assert_eq!(sync.missing_source(), None);
+    sync.disconnect(bob);
+    assert_eq!(sync.missing_source(), Some(Height(1)), "and we keep looking");
+
+    let forge = sync.forge;
+    let mut sync = Harness::standing_on(forge, ENOUGH_BYTES, chain[799], &[]);
+    let alice = sync.connect_pruned(last(&chain));
+    sync.serve(&[alice]);
+    assert_eq!(sync.connected(), last(&chain));
+}
+
+#[test]
+fn a_pruned_peer_is_asked_no_deeper_than_286_below_its_own_tip() {
+    // [38]
+    let mut forge = Forge::new();
+    let chain = forge.mine(forge.genesis(), 1_000);
+    let mut sync = Harness::standing_on(forge, ENOUGH_BYTES, chain[499], &[]);
+
+    let alice = sync.connect_pruned(chain[989]);
+    assert_eq!(sync.asked(alice), chain[703..719], "heights from 990 - 286 = 704 on");
+
+    // Her tip moves, and with it what she is asked from then on.
+    sync.announce(alice, last(&chain));
+    sync.deliver(alice, chain[703]);
+    assert_eq!(sync.asked(alice), chain[719..720]);
+    let bob = sync.connect_pruned(last(&chain));
+    assert_eq!(sync.asked(bob), chain[720..736]);
+    let carol = sync.connect_pruned(last(&chain));
+    sync.disconnect(bob);
+    sync.disconnect(alice);
+    assert!(sync.owes(carol).iter().all(|hash| sync.forge.height(*hash).0 >= 1_000 - 286));
+    let nothing = sync.connect_with(ServiceFlags::WITNESS);
+    sync.announce(nothing, last(&chain));
+    assert_eq!(sync.owes(nothing), [], "serves no blocks");
+}
+
+#[test]
+fn a_peer_that_lies_about_its_history_is_used_for_the_tip_only() {
+    // [39]
+    let mut forge = Forge::new();
+    let chain = forge.mine(forge.genesis(), 400);
+    let mut sync = Harness::with_memory(forge, ENOUGH_BYTES);
+    let liar = sync.connect(last(&chain));
+    let bob = sync.connect(last(&chain));
+    let lies = sync.asked(liar);
+    assert_eq!(lies, chain[..16]);
+
+    sync.serve(&[bob]);
+    sync.advance(STALL_TIMEOUT);
+    sync.serve(&[bob]);
+
+    assert_eq!(sync.connected(), last(&chain));
+    assert_eq!(sync.dropped(), []);
+    // She is asked for no history again, even where nobody else can be asked.
+    let forge = sync.forge;
+    let mut sync = Harness::with_memory(forge, ENOUGH_BYTES);
+    let liar = sync.connect(last(&chain));
+    let bob = sync.connect(chain[1]);
+    sync.advance(STALL_TIMEOUT);
+    sync.serve(&[bob]);
+    sync.announce(bob, chain[2]);
+    sync.disconnect(bob);
+    sync.not_found(liar, chain[2]);
+    assert_eq!(sync.missing_source(), Some(Height(3)));
+    let bob = sync.connect(chain[199]);
+    sync.serve(&[bob]);
+    sync.advance(STALL_TIMEOUT);
+    sync.serve(&[bob]);
+    assert_eq!(sync.connected(), chain[199]);
+    sync.disconnect(bob);
+    assert!(
+        sync.owes(liar)
+            .iter()
+            .all(|hash| sync.forge.height(*hash).0 <= 16 || sync.forge.height(*hash).0 >= 112)
+    );
+    assert!(
+        sync.asked(liar).iter().any(|hash| sync.forge.height(*hash).0 >= 200),
+        "recent ones she may be asked for"
+    );
+
+    // Whoever delivers history after all is believed again.
+    sync.deliver(liar, chain[0]);
+    assert_eq!(sync.missing_source(), None);
+}
+
+#[test]
+fn a_peer_that_holds_the_full_window_is_dropped_and_the_timeout_doubles_and_decays() {
+    // [40]
+    let (mut sync, chain) = chain_of(WINDOW as usize + 200);
+    let alice = sync.connect(last(&chain));
+    assert_eq!(sync.owes(alice).len(), 16);
+    let bob = sync.connect(last(&chain));
+    // Bob delivers all but what alice owes, and what he is asked for in her place.
+    while let Some(hash) = sync.owes(bob).into_iter().find(|hash| sync.forge.height(*hash).0 > 16) {
+        sync.deliver(bob, hash);
+    }
+    assert_eq!(sync.connected(), sync.forge.genesis());
+    assert_eq!(sync.progress().in_memory, WINDOW as usize - 16);
+
+    sync.advance(STALL_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(sync.dropped(), []);
+    sync.advance(Duration::from_millis(1));
+
+    assert_eq!(sync.dropped(), [(alice, Misbehavior::Stalled)]);
+    assert_eq!(sync.progress().stall_timeout, STALL_TIMEOUT * 2);
+    assert_eq!(sync.owes(bob), chain[..16], "what she owed is asked of the next");
+
+    // The next one has twice the time.
+    let carol = sync.connect(last(&chain));
+    sync.advance(STALL_TIMEOUT * 2 - Duration::from_millis(1));
+    assert_eq!(sync.dropped(), []);
+    sync.advance(Duration::from_millis(1));
+    assert_eq!(sync.dropped(), [(bob, Misbehavior::Stalled)]);
+    assert_eq!(sync.progress().stall_timeout, STALL_TIMEOUT * 4);
+
+    // Alone, carol is not dropped: nobody else could be asked.
+    sync.advance(Duration::from_secs(60));
+    assert_eq!(sync.dropped(), []);
+    sync.serve(&[carol]);
+    assert_eq!(sync.connected(), last(&chain));
+    assert!(sync.progress().stall_timeout < STALL_TIMEOUT * 16, "{:?}", sync.progress().stall_timeout);
+}
+
+#[test]
+fn a_slow_writer_is_nobodys_stall() {
+    let (mut sync, chain) = chain_of(WINDOW as usize + 200);
+    sync.writer.paused = true;
+    let alice = sync.connect(last(&chain));
+    let bob = sync.connect(last(&chain));
+    while let Some(hash) = sync.owes(bob).into_iter().find(|hash| sync.forge.height(*hash).0 > 16) {
+        sync.deliver(bob, hash);
+    }
+    sync.deliver(alice, chain[0]);
+    assert_eq!(sync.owes(alice)[0], chain[1]);
+    // Block 1 is with the writer, so the window may move without anybody's help.
+    sync.advance(STALL_TIMEOUT);
+    assert_eq!(sync.dropped(), []);
+}
+
+#[test]
+fn memory_is_bounded_and_the_first_missing_block_is_asked_for_all_the_same() {
+    let mut forge = Forge::new();
+    let chain: Vec<_> =
+        std::iter::successors(Some(forge.genesis()), |tip| Some(forge.mine_one(*tip, 10_000, Fault::None)))
+            .skip(1)
+            .take(100)
+            .collect();
+    // The harness holds the bound after each step: the limit and one block.
+    let mut sync = Harness::with_memory(forge, 100_000);
+    let alice = sync.connect(last(&chain));
+    let bob = sync.connect(last(&chain));
+    assert_eq!(sync.progress().in_flight, 1, "as long as it is not known how large they are");
+
+    sync.serve(&[alice, bob]);
+    assert_eq!(sync.connected(), last(&chain));
+
+    let more: Vec<_> =
+        std::iter::successors(Some(last(&chain)), |tip| Some(sync.forge.mine_one(*tip, 10_000, Fault::None)))
+            .skip(1)
+            .take(100)
+            .collect();
+    sync.announce(alice, last(&more));
+    let held = sync.owes(alice);
+    sync.announce(bob, last(&more));
+    assert!(held.len() >= 5 && held.len() <= 10, "{}", held.len());
+    for hash in held[1..].iter().copied() {
+        sync.deliver(alice, hash);
+    }
+    assert_eq!(sync.connected(), last(&chain));
+    while let Some(hash) = sync.owes(bob).first().copied() {
+        sync.deliver(bob, hash);
+    }
+    assert!(sync.progress().held_bytes > 80_000);
+    assert_eq!(sync.owes(alice), more[..1]);
+
+    // Memory is as good as a window: she stalls.
+    sync.advance(STALL_TIMEOUT);
+    assert_eq!(sync.dropped(), [(alice, Misbehavior::Stalled)]);
+    sync.serve(&[bob]);
+    assert_eq!(sync.connected(), last(&more));
+    assert_eq!(sync.progress().held_bytes, 0);
+}
+
+#[test]
+fn blocks_larger_than_expected_are_let_go_and_fetched_again() {
+    let mut forge = Forge::new();
+    let small = forge.mine(forge.genesis(), 200);
+    let large: Vec<_> =
+        std::iter::successors(Some(last(&small)), |tip| Some(forge.mine_one(*tip, 40_000, Fault::None)))
+            .skip(1)
+            .take(60)
+            .collect();
+    let mut sync = Harness::with_memory(forge, 200_000);
+    let alice = sync.connect(last(&large));
+    let bob = sync.connect(last(&large));
+    sync.serve(&[alice, bob]);
+    // Highest first, so that they must wait.
+    let forge = sync.forge;
+    let mut sync = Harness::with_memory(forge, 200_000);
+    let alice = sync.connect(last(&large));
+    while sync.connected() != last(&large) {
+        let owed = sync.owes(alice);
+        let next = owed.last().copied().expect("nothing is asked for");
+        sync.deliver(alice, next);
+    }
+    assert_eq!(sync.dropped(), []);
+}
+
+#[test]
+fn a_peer_that_delivers_nothing_is_dropped_after_ten_minutes_and_five_for_each_other() {
+    let (mut sync, chain) = chain_of(1);
+    let alice = sync.connect(chain[0]);
+    sync.advance(Duration::from_secs(10 * 60 - 1));
+    assert_eq!(sync.dropped(), []);
+    sync.advance(Duration::from_secs(1));
+    assert_eq!(sync.dropped(), [(alice, Misbehavior::Stalled)]);
+    assert_eq!(sync.missing_source(), Some(Height(1)));
+
+    let (alice, bob) = (sync.connect(chain[0]), sync.connect(chain[0]));
+    sync.advance(Duration::from_secs(15 * 60 - 1));
+    assert_eq!(sync.dropped(), []);
+    assert_eq!((sync.owes(alice).len(), sync.owes(bob).len()), (1, 1));
+    sync.advance(Duration::from_secs(1));
+    assert_eq!(sync.dropped(), [(alice, Misbehavior::Stalled)]);
+}
+
+#[test]
+fn each_block_delivered_gives_a_peer_its_ten_minutes_again() {
+    let (mut sync, chain) = chain_of(3);
+    let alice = sync.connect(last(&chain));
+    for hash in chain {
+        sync.advance(Duration::from_secs(9 * 60));
+        sync.deliver(alice, hash);
+    }
+    assert_eq!(sync.dropped(), []);
+    assert_eq!(sync.progress().first_missing, None);
+}
+
+#[test]
+fn a_block_that_a_peer_has_not_got_is_asked_of_another_and_not_of_it() {
+    let (mut sync, chain) = chain_of(2);
+    let alice = sync.connect(last(&chain));
+    assert_eq!(sync.asked(alice), chain);
+    sync.not_found(alice, chain[0]);
+    assert_eq!(sync.asked(alice), []);
+    assert_eq!(sync.missing_source(), Some(Height(1)));
+    // Nothing was asked, so nothing is made of it.
+    sync.not_found(alice, chain[0]);
+
+    let bob = sync.connect(last(&chain));
+    assert_eq!(sync.asked(bob), chain[..1]);
+    sync.serve(&[alice, bob]);
+    assert_eq!(sync.connected(), last(&chain));
+}

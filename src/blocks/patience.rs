@@ -1,0 +1,91 @@
+//! How long a block that everything waits for may take.
+//!
+//! The stall timeout is Core's: it doubles when a peer was dropped over it, so that a slow link of our own does not
+//! drop one peer after the other, and shrinks as blocks connect. Here it also never falls below twice what blocks
+//! usually take: a peer that is no slower than the others does not stall (over Tor that may be half a minute).
+//! Source: Bitcoin Core `net_processing.cpp` (`BLOCK_STALLING_TIMEOUT_*`, `BlockConnected`).
+
+use std::time::Duration;
+
+/// The stall timeout when all goes well.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// What it never exceeds.
+pub(super) const MAX_STALL_TIMEOUT: Duration = Duration::from_secs(64);
+/// What each connected block leaves of it, in percent.
+const DECAY_PERCENT: u32 = 85;
+/// Share of one delivery in the moving average.
+const AVERAGE_OVER: u32 = 16;
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    stall: Duration,
+    /// Moving average of the time from asking for a block to having it.
+    usual: Duration,
+}
+
+impl Patience {
+    pub fn new() -> Self {
+        Self { stall: STALL_TIMEOUT, usual: Duration::ZERO }
+    }
+
+    /// How long the first missing block may take before its peer is said to stall.
+    pub fn timeout(&self) -> Duration {
+        self.stall.max((self.usual * 2).min(MAX_STALL_TIMEOUT))
+    }
+
+    /// A peer was dropped: perhaps it is our own link that is slow.
+    pub fn evicted(&mut self) {
+        self.stall = (self.stall * 2).min(MAX_STALL_TIMEOUT);
+    }
+
+    /// A block was connected.
+    pub fn connected(&mut self) {
+        self.stall = (self.stall * DECAY_PERCENT / 100).max(STALL_TIMEOUT);
+    }
+
+    /// A block arrived `took` after it was asked for.
+    pub fn delivered(&mut self, took: Duration) {
+        let took = took.min(MAX_STALL_TIMEOUT);
+        self.usual = (self.usual * (AVERAGE_OVER - 1) + took) / AVERAGE_OVER;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_doubles_to_its_bound_and_decays_to_its_floor() {
+        let mut patience = Patience::new();
+        let doubled: Vec<u64> = std::iter::repeat_with(|| {
+            patience.evicted();
+            patience.timeout().as_secs()
+        })
+        .take(7)
+        .collect();
+        assert_eq!(doubled, [4, 8, 16, 32, 64, 64, 64]);
+
+        patience.connected();
+        assert_eq!(patience.timeout(), Duration::from_millis(54_400));
+        for _ in 0..30 {
+            patience.connected();
+        }
+        assert_eq!(patience.timeout(), STALL_TIMEOUT);
+    }
+
+    #[test]
+    fn where_blocks_usually_take_long_nobody_is_called_slow_for_it() {
+        let mut patience = Patience::new();
+        for _ in 0..200 {
+            patience.delivered(Duration::from_secs(10));
+        }
+        assert!(patience.timeout() > Duration::from_secs(19), "{:?}", patience.timeout());
+
+        // Nor can a peer that dawdles on purpose make us wait for ever.
+        for _ in 0..200 {
+            patience.delivered(Duration::from_secs(3_600));
+        }
+        assert_eq!(patience.timeout(), MAX_STALL_TIMEOUT);
+    }
+}

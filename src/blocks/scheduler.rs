@@ -1,0 +1,417 @@
+//! Who is asked for which block, and when somebody else is.
+//!
+//! In: the window of blocks that come next, blocks that arrive, peers that come and go, the time. Out: `getdata`,
+//! peers that stall. Each block of the window is asked of one peer, lowest blocks first, the least busy peer first.
+//! * *Hedge*: the first missing block, for which everything else waits, is asked of one more peer when it takes longer
+//!   than the timeout (`patience`), and of another each time twice as long later. The first answer wins.
+//! * *Stall*: when nothing can be asked because the window or memory is full, the peer that owes the first missing
+//!   block has that timeout to deliver; then it is dropped and its blocks are asked elsewhere.
+//! * *Slow*: a peer that delivers nothing that it owes for ten minutes, longer when others share our link, is dropped.
+//! * *Withheld*: while nobody gives out the first missing block of the best chain, peers on other chains with more work
+//!   than ours are asked for theirs: headers alone must not keep us from the best chain that can be had.
+//!
+//! Blocks in memory are `reorder`'s; here are only those that did not arrive yet.
+//! Source: Bitcoin Core `net_processing.cpp` (`FindNextBlocksToDownload`, `BLOCK_STALLING_TIMEOUT_*`,
+//! `BLOCK_DOWNLOAD_TIMEOUT_*`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bitcoin::{BlockHash, Work};
+use chainstore::{Height, Tip};
+
+use super::patience::Patience;
+use super::peers::Peer;
+use super::window::{WINDOW, Window};
+use crate::headers::{HeaderTip, HeaderTree};
+use crate::peer::{PeerId, PeerInfo};
+use crate::time::{Instant, Now};
+
+/// A peer that owes us blocks has this long for the next one (Core: `BLOCK_DOWNLOAD_TIMEOUT_BASE`).
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// And this much more for each other peer that is busy for us too (Core: `BLOCK_DOWNLOAD_TIMEOUT_PER_PEER`).
+const DOWNLOAD_TIMEOUT_PER_PEER: Duration = Duration::from_secs(5 * 60);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    peers: BTreeMap<PeerId, Peer>,
+    requests: BTreeMap<BlockHash, Request>,
+    patience: Patience,
+    stall: Option<Stall>,
+    /// When the next block is to be asked of one more peer.
+    hedge_at: Option<Instant>,
+}
+
+/// A block that is in flight.
+#[derive(Debug)]
+struct Request {
+    height: Height,
+    /// It is not of the best chain, but of one that a peer has while the best one is withheld.
+    side: bool,
+    /// Who was asked for it, in that order; never empty.
+    asks: Vec<Ask>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    peer: PeerId,
+    at: Instant,
+    /// It took too long, and that was noted.
+    lapsed: bool,
+}
+
+/// A peer that everything waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stall {
+    peer: PeerId,
+    hash: BlockHash,
+    since: Instant,
+}
+
+/// What the rest of the stage knows when blocks are to be asked for.
+pub(super) struct Situation<'a> {
+    pub window: &'a Window,
+    pub tree: &'a HeaderTree,
+    /// Where the chain will stand once the writer has done what it was told.
+    pub handed: Tip,
+    /// Whether there is room for one block more than so many in flight.
+    pub fits: &'a dyn Fn(usize) -> bool,
+    /// Nothing that is in memory can move before another block arrives.
+    pub stuck: bool,
+    /// Whether a block is in memory, on disk, or never to be asked for again.
+    pub is_settled: &'a dyn Fn(&BlockHash) -> bool,
+}
+
+/// What became of a block that a peer sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// This peer was asked for it. Somebody else may have been faster.
+    Asked { height: Height, side: bool },
+    /// Nobody asked this peer for it.
+    Unasked,
+}
+
+/// What is to be sent, and what stands in the way.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// One `getdata` each.
+    pub requests: BTreeMap<PeerId, Vec<BlockHash>>,
+    /// Memory is full of blocks of a withheld chain, while another chain could be downloaded.
+    pub starved: bool,
+}
+
+impl Scheduler {
+    pub fn new() -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            patience: Patience::new(),
+            stall: None,
+            hedge_at: None,
+        }
+    }
+
+    pub fn add_peer(&mut self, peer: PeerId, info: &PeerInfo) {
+        self.peers.insert(peer, Peer::new(info));
+    }
+
+    pub fn set_tip(&mut self, peer: PeerId, tip: HeaderTip, tree: &HeaderTree) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.set_tip(tip, tree);
+        }
+    }
+
+    /// The best chain is another one, or longer.
+    pub fn best_changed(&mut self, tree: &HeaderTree) {
+        self.peers.values_mut().for_each(|peer| peer.compare(tree));
+    }
+
+    /// Forgets a peer; what only it was asked for is to be asked anew. Returns whether it was known.
+    pub fn remove_peer(&mut self, peer: PeerId) -> bool {
+        self.requests.retain(|_, request| {
+            request.asks.retain(|ask| ask.peer != peer);
+            !request.asks.is_empty()
+        });
+        self.peers.remove(&peer).is_some()
+    }
+
+    pub fn has_peer(&self, peer: PeerId) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
+    /// A peer sent a block.
+    pub fn delivered(&mut self, now: Now, from: PeerId, hash: BlockHash) -> Delivery {
+        let Some(sender) = self.peers.get_mut(&from) else { return Delivery::Unasked };
+        let late = sender.owed_late(&hash);
+        let ask =
+            self.requests.get(&hash).and_then(|request| request.asks.iter().find(|ask| ask.peer == from));
+        if let Some(ask) = ask {
+            self.patience.delivered(now.instant - ask.at);
+            sender.relieved();
+        } else if late.is_none() {
+            return Delivery::Unasked;
+        }
+        let request = self.requests.remove(&hash);
+        let Some(height) = request.as_ref().map(|request| request.height).or(late) else {
+            return Delivery::Unasked;
+        };
+        sender.delivered(now.instant, height);
+        let beaten = request.iter().flat_map(|request| &request.asks).filter(|ask| ask.peer != from);
+        for ask in beaten {
+            if let Some(peer) = self.peers.get_mut(&ask.peer) {
+                peer.beaten(height, hash);
+            }
+        }
+        Delivery::Asked { height, side: request.is_some_and(|request| request.side) }
+    }
+
+    /// A peer said that it has not got a block. Core never does, it stays silent.
+    /// Returns whether it had been asked for it.
+    pub fn refused(&mut self, from: PeerId, hash: BlockHash) -> bool {
+        let Some(request) = self.requests.get_mut(&hash) else { return false };
+        let asks = request.asks.len();
+        request.asks.retain(|ask| ask.peer != from);
+        if request.asks.len() == asks {
+            return false;
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.relieved();
+            peer.refused(request.height, hash);
+        }
+        if request.asks.is_empty() {
+            self.requests.remove(&hash);
+        }
+        true
+    }
+
+    /// A block was connected.
+    pub fn connected(&mut self) {
+        self.patience.connected();
+    }
+
+    /// Asks for all that may be asked for now.
+    pub fn ask(&mut self, now: Now, situation: &Situation) -> Asked {
+        let mut asked = Asked::default();
+        self.hedge_at = None;
+        let first = situation.window.first_missing();
+        if let Some((_, hash)) = first {
+            self.hedge(now, hash, situation.tree, &mut asked);
+        }
+        let full = self.fill(now, situation, &mut asked);
+        if first.is_some_and(|(height, hash)| self.is_withheld(height, hash, situation.tree)) {
+            self.ask_beside(now, situation, &mut asked);
+        }
+        self.stall = self.find_stall(now, full, situation);
+        asked
+    }
+
+    /// Peers that have had their time. They must be removed.
+    pub fn expired(&mut self, now: Now) -> BTreeSet<PeerId> {
+        let stalled = self.stalled_at().filter(|(_, at)| *at <= now.instant).map(|(peer, _)| peer);
+        let limit = self.download_timeout();
+        let slow = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.busy_since().is_some_and(|since| since + limit <= now.instant));
+        let expired: BTreeSet<PeerId> = slow.map(|(id, _)| *id).chain(stalled).collect();
+        if stalled.is_some() {
+            self.patience.evicted();
+        }
+        if !expired.is_empty() {
+            // With fewer peers the time is shorter, but then our link is freer too: they begin anew.
+            self.peers.values_mut().for_each(|peer| peer.begin_anew(now.instant));
+        }
+        expired
+    }
+
+    /// When [`Self::expired`] or [`Self::ask`] has something to do although nothing happened.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let limit = self.download_timeout();
+        let slow = self.peers.values().filter_map(|peer| Some(peer.busy_since()? + limit));
+        slow.chain(self.stalled_at().map(|(_, at)| at)).chain(self.hedge_at).min()
+    }
+
+    /// Whether anybody can be asked for a block, or may turn out to.
+    pub fn has_source(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
+        self.peers.values().any(|peer| peer.is_undecided() || peer.can_give(height, hash, tree))
+    }
+
+    /// Blocks that were asked for and did not arrive yet.
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Peers that owe us blocks.
+    pub fn busy_peers(&self) -> usize {
+        self.peers.values().filter(|peer| peer.busy_since().is_some()).count()
+    }
+
+    /// How long the first missing block may take.
+    pub fn stall_timeout(&self) -> Duration {
+        self.patience.timeout()
+    }
+
+    /// Asks for missing blocks of the window while there is room; returns whether room, and nothing else, was lacking.
+    fn fill(&mut self, now: Now, situation: &Situation, asked: &mut Asked) -> bool {
+        let Situation { window, tree, .. } = *situation;
+        for (index, (height, hash)) in window.missing().enumerate() {
+            if self.requests.contains_key(&hash) {
+                continue;
+            }
+            // Nothing moves without the first one; but if something moves anyway, there will be room soon.
+            let may_exceed = index == 0 && situation.stuck;
+            if !(situation.fits)(self.requests.len()) && !may_exceed {
+                return true;
+            }
+            if !self.peers.values().any(Peer::has_room) {
+                return false;
+            }
+            if let Some(peer) = self.choose(height, hash, &[], tree) {
+                self.send(now, peer, height, hash, false, asked);
+            }
+        }
+        window.is_cut() && window.missing().all(|(_, hash)| self.requests.contains_key(&hash))
+    }
+
+    /// Asks one more peer for a block that takes too long.
+    fn hedge(&mut self, now: Now, hash: BlockHash, tree: &HeaderTree, asked: &mut Asked) {
+        let timeout = self.patience.timeout();
+        let Some(request) = self.requests.get_mut(&hash) else { return };
+        let times_asked = request.asks.len();
+        let Some(last) = request.asks.last_mut() else { return };
+        let (height, side) = (request.height, request.side);
+        let due = last.at + timeout * (1 << (times_asked - 1).min(8));
+        if now.instant < due {
+            self.hedge_at = Some(self.hedge_at.map_or(due, |at| at.min(due)));
+            return;
+        }
+        if !std::mem::replace(&mut last.lapsed, true)
+            && let Some(peer) = self.peers.get_mut(&last.peer)
+        {
+            peer.lapsed(height);
+        }
+        let asks = request.asks.clone();
+        if let Some(peer) = self.choose(height, hash, &asks, tree) {
+            self.send(now, peer, height, hash, side, asked);
+            // It has its time too.
+            let due = now.instant + timeout * (1 << times_asked.min(8));
+            self.hedge_at = Some(self.hedge_at.map_or(due, |at| at.min(due)));
+        }
+    }
+
+    /// Whether nobody gives out this block: there is no source, or one at least took too long.
+    fn is_withheld(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
+        match self.requests.get(&hash) {
+            Some(request) => request.asks.iter().any(|ask| ask.lapsed),
+            None => !self.peers.values().any(|peer| peer.can_give(height, hash, tree)),
+        }
+    }
+
+    /// Asks peers whose chain is not the best one, but better than ours, for what is beside the best one.
+    fn ask_beside(&mut self, now: Now, situation: &Situation, asked: &mut Asked) {
+        let Situation { tree, handed, .. } = *situation;
+        let sides: Vec<_> =
+            self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.side_tip()?))).collect();
+        if sides.is_empty() {
+            return;
+        }
+        let our_work = tree.info(handed.hash).map(|info| info.work);
+        for (peer, tip) in sides.into_iter().filter(|(_, tip)| is_better(*tip, our_work)) {
+            for (height, hash) in self.beside(peer, tip, situation) {
+                // What is in flight of the withheld chain may never come, so it takes no room here.
+                let in_flight = self.requests.values().filter(|request| request.side).count();
+                if in_flight > 0 && !(situation.fits)(in_flight) {
+                    break;
+                }
+                asked.starved |= !(situation.fits)(in_flight);
+                self.send(now, peer, height, hash, true, asked);
+            }
+        }
+        let overdue: Vec<_> =
+            self.requests.iter().filter(|(_, request)| request.side).map(|(h, _)| *h).collect();
+        for hash in overdue {
+            self.hedge(now, hash, tree, asked);
+        }
+    }
+
+    /// The blocks of a peer's own chain that it can be asked for now, lowest first.
+    fn beside(&self, peer: PeerId, tip: HeaderTip, situation: &Situation) -> Vec<(Height, BlockHash)> {
+        let Situation { window, tree, handed, is_settled, .. } = *situation;
+        let (Some(state), Some(branch)) = (self.peers.get(&peer), tree.branch(tip.hash)) else {
+            return vec![];
+        };
+        let Some(shared) = state.shared().filter(|shared| *shared < window.first()) else {
+            // Blocks that the best chain has too are missing below: they come first.
+            return vec![];
+        };
+        let Some(fork) = tree.fork_point(handed.hash, tip.hash) else { return vec![] };
+        let base = fork.height.max(shared);
+        let end = tip.height.min(Height(base.0.saturating_add(WINDOW)));
+        // Downwards, as branches are linked that way.
+        let mut wanted: Vec<_> = (base.0 + 1..=end.0)
+            .rev()
+            .filter_map(|height| Some((Height(height), branch.hash(Height(height))?)))
+            .filter(|(height, hash)| {
+                !self.requests.contains_key(hash) && !is_settled(hash) && state.can_give(*height, *hash, tree)
+            })
+            .collect();
+        wanted.reverse();
+        wanted.truncate(state.room());
+        wanted
+    }
+
+    /// The peer that is asked for a block: one with room that was not asked yet. Peers that keep silent come last, and
+    /// only if no other has the block at all.
+    fn choose(&self, height: Height, hash: BlockHash, asks: &[Ask], tree: &HeaderTree) -> Option<PeerId> {
+        let able = self.peers.iter().filter(|(id, peer)| {
+            asks.iter().all(|ask| ask.peer != **id) && peer.can_give(height, hash, tree)
+        });
+        let (silent, good): (Vec<_>, Vec<_>) = able.partition(|(_, peer)| peer.is_unreliable());
+        let among = if good.is_empty() { silent } else { good };
+        let free = among.into_iter().filter(|(_, peer)| peer.has_room());
+        free.min_by_key(|(_, peer)| peer.burden()).map(|(id, _)| *id)
+    }
+
+    fn send(&mut self, now: Now, to: PeerId, height: Height, hash: BlockHash, side: bool, asked: &mut Asked) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        // What it owes us from before, though somebody else's copy came first, is on its way: no second question.
+        let is_owed = peer.owed_late(&hash).is_some();
+        peer.asked(now.instant);
+        let ask = Ask { peer: to, at: now.instant, lapsed: false };
+        let request = self.requests.entry(hash).or_insert(Request { height, side, asks: Vec::new() });
+        request.asks.push(ask);
+        if !is_owed {
+            asked.requests.entry(to).or_default().push(hash);
+        }
+    }
+
+    /// Who keeps everything waiting: see the module.
+    fn find_stall(&self, now: Now, full: bool, situation: &Situation) -> Option<Stall> {
+        let Situation { window, tree, stuck, .. } = *situation;
+        let (height, hash) = window.first_missing().filter(|(height, _)| *height == window.first())?;
+        let peer = self.requests.get(&hash)?.asks.first()?.peer;
+        let others = self.peers.iter().any(|(id, other)| *id != peer && other.can_give(height, hash, tree));
+        if !full || !stuck || !others {
+            return None;
+        }
+        let same = self.stall.filter(|stall| (stall.peer, stall.hash) == (peer, hash));
+        Some(same.unwrap_or(Stall { peer, hash, since: now.instant }))
+    }
+
+    /// Who is dropped for stalling, and when. A peer that delivers something has its time again, as in Core.
+    fn stalled_at(&self) -> Option<(PeerId, Instant)> {
+        let Stall { peer, since, .. } = self.stall?;
+        let delivered = self.peers.get(&peer)?.last_delivery.unwrap_or(since);
+        Some((peer, since.max(delivered) + self.patience.timeout()))
+    }
+
+    fn download_timeout(&self) -> Duration {
+        DOWNLOAD_TIMEOUT + DOWNLOAD_TIMEOUT_PER_PEER * self.busy_peers().saturating_sub(1) as u32
+    }
+}
+
+/// Whether a chain has more work than ours; not when ours is unknown.
+fn is_better(tip: HeaderTip, our_work: Option<Work>) -> bool {
+    our_work.is_some_and(|work| tip.work > work)
+}

@@ -1,0 +1,364 @@
+//! Block sync as one machine: from the best header chain to blocks for the chain's writer, in chain order.
+//!
+//! In: peers that come and go, the blocks that they send, what checking and connecting said of them, a best header
+//! chain that moves, the time. Out: what to ask of whom, blocks to check, commands for the writer, peers to drop.
+//! What may be asked of whom is the scheduler's matter, what the writer is told is activation's; here they are tied
+//! together, and every refusal is turned into what follows from it.
+//! Source: Bitcoin Core `net_processing.cpp` (`ProcessBlock`, `BlockChecked`).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::consensus::deserialize;
+use bytes::Bytes;
+use chainstore::{Height, Tip};
+
+use super::activation::Activation;
+use super::reorder::Reorder;
+use super::scheduler::{Delivery, Scheduler, Situation};
+use super::window::{WINDOW, Window};
+use crate::headers::{HeaderTip, HeaderTree};
+use crate::peer::{Misbehavior, PeerId, PeerInfo};
+use crate::time::{Instant, Now};
+use crate::validate::{BlockError, CheckedBlock, Verdict};
+
+/// Length of a serialized block header.
+const HEADER_BYTES: usize = 80;
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Ask for these blocks with one `getdata`, in this order.
+    GetData { peer: PeerId, blocks: Vec<BlockHash> },
+    /// Run rungs 3 and 4; the answer comes back through [`BlockSync::handle_checked`].
+    Check { hash: BlockHash, height: Height, raw: Bytes },
+    /// Connect this block on top of the one of the last `Connect`, or of the chain's tip.
+    Connect(CheckedBlock),
+    /// Keep this block on disk: it is not the chain's next.
+    Store(CheckedBlock),
+    /// Disconnect down to `fork`, then connect these kept blocks: all of it, or nothing. Where `fork` is the tip,
+    /// nothing is to be disconnected.
+    Switch { fork: Tip, connect: Vec<BlockHash> },
+    /// The block breaks a rule: its header and what builds on it are never to be followed. The header tree is to be
+    /// told before anything else happens here; `handle_best_changed` follows.
+    MarkInvalid { hash: BlockHash, reason: String },
+    /// Close the connection. The peer is forgotten here already.
+    Drop { peer: PeerId, why: Misbehavior },
+}
+
+/// What became of `Connect`, `Store` and `Switch`, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChainEvent {
+    /// The chain's tip is this block now.
+    Connected(Tip),
+    /// The block is on disk.
+    Stored(BlockHash),
+    /// The chain's tip is this block now, on another branch.
+    Switched(Tip),
+    /// A block did not connect. The chain stands at `tip`; later `Connect`s that were on their way are void.
+    Failed { hash: BlockHash, reason: String, tip: Tip },
+}
+
+/// How far block sync is, for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Where the chain stands.
+    pub connected: Height,
+    /// The end of the best header chain.
+    pub target: Height,
+    /// The lowest block of that chain that has not arrived.
+    pub first_missing: Option<Height>,
+    /// Blocks asked for and not yet here.
+    pub in_flight: usize,
+    /// Peers that owe us blocks.
+    pub busy_peers: usize,
+    /// Blocks here that are not yet connected or stored.
+    pub in_memory: usize,
+    /// Their bytes.
+    pub held_bytes: usize,
+    /// Blocks that nobody had asked for, since the start.
+    pub unasked: u64,
+    /// How long the first missing block may take before somebody else is asked for it too.
+    pub stall_timeout: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct BlockSync {
+    scheduler: Scheduler,
+    window: Window,
+    reorder: Reorder,
+    activation: Activation,
+    unasked: u64,
+    outputs: VecDeque<Output>,
+}
+
+impl BlockSync {
+    /// `memory_bytes` bounds the blocks that are in memory or on their way, `connected` is the chain's tip, `stored`
+    /// the blocks that are on disk without being connected.
+    pub fn new(memory_bytes: usize, connected: Tip, stored: Vec<Tip>) -> Self {
+        Self {
+            scheduler: Scheduler::new(),
+            window: Window::above(connected),
+            reorder: Reorder::new(memory_bytes),
+            activation: Activation::new(connected, stored.into_iter().map(|tip| tip.hash)),
+            unasked: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// A peer's handshake is done. It is asked for nothing before its tip is known.
+    pub fn handle_peer_ready(&mut self, peer: PeerId, info: &PeerInfo) {
+        self.scheduler.add_peer(peer, info);
+    }
+
+    /// A connection ended: what the peer owed us is asked elsewhere at once. Harmless for one that was dropped.
+    pub fn handle_peer_gone(&mut self, now: Now, peer: PeerId, tree: &HeaderTree) {
+        if self.scheduler.remove_peer(peer) {
+            self.advance(now, tree);
+        }
+    }
+
+    /// The best header that the peer is known to have.
+    pub fn handle_peer_tip(&mut self, now: Now, peer: PeerId, tip: HeaderTip, tree: &HeaderTree) {
+        self.scheduler.set_tip(peer, tip, tree);
+        self.advance(now, tree);
+    }
+
+    /// The best valid header chain is another one, or longer; or headers were found invalid.
+    pub fn handle_best_changed(&mut self, now: Now, tree: &HeaderTree) {
+        self.scheduler.best_changed(tree);
+        self.activation.best_changed();
+        self.advance(now, tree);
+    }
+
+    /// A peer sent a block. One that was not asked for is dropped without a word: a lost race may bring it.
+    pub fn handle_block(&mut self, now: Now, from: PeerId, raw: Bytes, tree: &HeaderTree) {
+        if !self.scheduler.has_peer(from) {
+            return;
+        }
+        let header = raw.get(..HEADER_BYTES).and_then(|bytes| deserialize::<Header>(bytes).ok());
+        let Some(hash) = header.map(|header| header.block_hash()) else {
+            self.drop_peer(from, Misbehavior::BadMessage(format!("block of {} bytes", raw.len())));
+            self.advance(now, tree);
+            return;
+        };
+        match self.scheduler.delivered(now, from, hash) {
+            Delivery::Asked { height, side } => self.take(from, height, hash, side, raw),
+            Delivery::Unasked => {
+                self.unasked = self.unasked.saturating_add(1);
+                // Nothing has changed, and a flood of these must cost no more than it does.
+                return;
+            }
+        }
+        self.advance(now, tree);
+    }
+
+    /// A peer said that it has not got a block. Core never does.
+    pub fn handle_not_found(&mut self, now: Now, from: PeerId, hash: BlockHash, tree: &HeaderTree) {
+        if self.scheduler.refused(from, hash) {
+            self.advance(now, tree);
+        }
+    }
+
+    /// The answer to [`Output::Check`].
+    pub fn handle_checked(
+        &mut self,
+        now: Now,
+        hash: BlockHash,
+        result: Result<CheckedBlock, BlockError>,
+        tree: &HeaderTree,
+    ) {
+        let Some((height, from)) = self.reorder.checking(&hash) else { return };
+        match result {
+            Ok(block) => {
+                self.reorder.passed(block);
+                self.activation.block_ready(hash, tree);
+            }
+            Err(error) => {
+                self.reorder.release(&hash);
+                let reason = error.to_string();
+                self.drop_peer(from, Misbehavior::BadBlock(reason.clone()));
+                match error.verdict() {
+                    // Not what the header's work was done for: somebody else has the real one.
+                    Verdict::Mutated => self.window.set_held(height, hash, false),
+                    Verdict::Invalid => self.condemn(hash, reason),
+                    // Every peer would send the same. The chain ends below it until a build that can check it.
+                    Verdict::Unsupported => self.bar(hash),
+                }
+            }
+        }
+        self.advance(now, tree);
+    }
+
+    /// What became of a command to the chain's writer.
+    pub fn handle_chain_event(&mut self, now: Now, event: ChainEvent, tree: &HeaderTree) {
+        match event {
+            ChainEvent::Connected(tip) => {
+                self.scheduler.connected();
+                self.reorder.release(&tip.hash);
+                let void = self.activation.block_connected(tip, tree);
+                self.release_void(&void);
+            }
+            ChainEvent::Stored(hash) => {
+                self.reorder.release(&hash);
+                self.activation.block_stored(hash, tree);
+            }
+            ChainEvent::Switched(tip) => self.activation.switched(tip, tree),
+            ChainEvent::Failed { hash, reason, tip } => {
+                let void = self.activation.failed(tip, tree);
+                self.release_void(&void);
+                self.condemn(hash, reason);
+            }
+        }
+        self.advance(now, tree);
+    }
+
+    /// To be called when [`Self::next_timeout`] has come; at other times it does no harm.
+    pub fn handle_timeout(&mut self, now: Now, tree: &HeaderTree) {
+        for peer in self.scheduler.expired(now) {
+            self.drop_peer(peer, Misbehavior::Stalled);
+        }
+        self.advance(now, tree);
+    }
+
+    /// When [`Self::handle_timeout`] is next due; `None` while nothing is waited for.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.scheduler.next_timeout()
+    }
+
+    /// Call until `None` after each of the above.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The next block of the best chain, if no connected peer can be asked for it.
+    pub fn missing_source(&self, tree: &HeaderTree) -> Option<Height> {
+        let (height, hash) = self.window.first_missing()?;
+        (!self.scheduler.has_source(height, hash, tree)).then_some(height)
+    }
+
+    /// How far the sync is.
+    pub fn progress(&self, tree: &HeaderTree) -> Progress {
+        Progress {
+            connected: self.activation.connected().height,
+            target: tree.best().height,
+            first_missing: self.window.first_missing().map(|(height, _)| height),
+            in_flight: self.scheduler.in_flight(),
+            busy_peers: self.scheduler.busy_peers(),
+            in_memory: self.reorder.len(),
+            held_bytes: self.reorder.held_bytes(),
+            unasked: self.unasked,
+            stall_timeout: self.scheduler.stall_timeout(),
+        }
+    }
+
+    /// Whether the writer has answered all that it was told.
+    pub fn is_drained(&self) -> bool {
+        self.activation.is_idle()
+    }
+
+    /// Whether nothing is asked for, in memory, or with the writer: no block comes before something else happens.
+    pub fn is_idle(&self) -> bool {
+        self.is_drained() && self.scheduler.in_flight() == 0 && self.reorder.len() == 0
+    }
+
+    /// Takes in a block that was asked for, if it is still wanted and there is room for it. A second copy is not.
+    fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, raw: Bytes) {
+        let settled = is_settled(&hash, &self.reorder, &self.activation);
+        if settled || !(side || self.window.contains(height, hash)) {
+            return;
+        }
+        let is_first = self.window.first_missing() == Some((height, hash));
+        if self.reorder.arrived(hash, height, from, raw.len(), is_first) {
+            self.window.set_held(height, hash, true);
+            self.outputs.push_back(Output::Check { hash, height, raw });
+        }
+    }
+
+    /// These were handed on and will not be connected; should they matter again, they are fetched again.
+    fn release_void(&mut self, void: &[Tip]) {
+        void.iter().for_each(|block| self.reorder.release(&block.hash));
+        if !void.is_empty() {
+            self.window = Window::above(self.activation.connected());
+        }
+    }
+
+    fn condemn(&mut self, hash: BlockHash, reason: String) {
+        self.bar(hash);
+        self.outputs.push_back(Output::MarkInvalid { hash, reason });
+    }
+
+    /// Nothing from this block on is fetched any more.
+    fn bar(&mut self, hash: BlockHash) {
+        self.activation.bar(hash);
+        self.window = Window::above(self.activation.connected());
+    }
+
+    fn drop_peer(&mut self, peer: PeerId, why: Misbehavior) {
+        // One that went while its block was being checked needs no second goodbye.
+        if self.scheduler.remove_peer(peer) {
+            self.outputs.push_back(Output::Drop { peer, why });
+        }
+    }
+
+    /// Hands on what can be handed on, then asks for more.
+    fn advance(&mut self, now: Now, tree: &HeaderTree) {
+        self.activation.advance(tree, &mut self.reorder, &mut self.outputs);
+        self.move_window(tree);
+        let asked = {
+            let (reorder, activation) = (&self.reorder, &self.activation);
+            let fits = |in_flight| reorder.fits(in_flight);
+            let is_settled = |hash: &BlockHash| is_settled(hash, reorder, activation);
+            self.scheduler.ask(
+                now,
+                &Situation {
+                    window: &self.window,
+                    tree,
+                    handed: activation.handed(),
+                    fits: &fits,
+                    stuck: activation.is_idle() && reorder.is_stuck(),
+                    is_settled: &is_settled,
+                },
+            )
+        };
+        let requests = asked.requests.into_iter();
+        self.outputs.extend(requests.map(|(peer, blocks)| Output::GetData { peer, blocks }));
+        if asked.starved {
+            self.activation.spill(&mut self.reorder, &mut self.outputs);
+        }
+    }
+
+    /// Lets the window begin above what is done, and reach as far as it may.
+    fn move_window(&mut self, tree: &HeaderTree) {
+        let handed = self.activation.handed();
+        let best = tree.best().hash;
+        // The store keeps the headers of its chain, so there is such a point.
+        let Some(below) = tree.fork_point(handed.hash, best) else { return };
+        if !self.window.is_on_best(tree) || self.window.last() < below.height {
+            self.window = Window::above(below);
+        }
+        let (reorder, activation) = (&self.reorder, &self.activation);
+        loop {
+            let first = self.window.first();
+            let limit = (first.0 - 1).saturating_sub(activation.connecting()).saturating_add(WINDOW);
+            self.window.grow(
+                Height(limit),
+                tree,
+                |hash| is_settled(hash, reorder, activation),
+                |hash| activation.is_barred(hash),
+            );
+            self.window.pass(below.height, |hash| activation.is_on_disk(hash));
+            if self.window.first() == first {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a block is in memory, on disk, or never to be asked for again.
+fn is_settled(hash: &BlockHash, reorder: &Reorder, activation: &Activation) -> bool {
+    reorder.contains(hash) || activation.is_on_disk(hash) || activation.is_barred(hash)
+}

@@ -1,0 +1,553 @@
+//! Block sync among scripted peers: alice, bob and others, with real regtest blocks, a header tree, checkers that
+//! answer at once and a writer that keeps its chain in a list. Every step is held to what must always be true.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::block::{Header, Version};
+use bitcoin::consensus::serialize;
+use bitcoin::p2p::ServiceFlags;
+use bitcoin::script::Builder;
+use bitcoin::{
+    Amount, Block, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
+    Witness, Work, transaction,
+};
+use bytes::Bytes;
+use chainstore::{Height, Tip};
+
+use super::peers::MAX_IN_FLIGHT;
+use super::sync::{BlockSync, ChainEvent, Output, Progress};
+use crate::headers::HeaderTree;
+use crate::peer::{Misbehavior, PeerId, PeerInfo};
+use crate::time::{Instant, Now};
+use crate::validate::{BlockContext, CheckedBlock, Params, check_block};
+
+/// Room for whatever a test asks, where memory is not its subject.
+pub(super) const ENOUGH_BYTES: usize = 1 << 40;
+/// A clock at which every block made here is old enough.
+const NOW: u64 = 1_800_000_000;
+
+/// What is wrong with a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    /// Its coinbase begins with another height: rung 4 finds it.
+    Height,
+    /// The writer finds it: rung 5.
+    Spend,
+}
+
+#[derive(Clone, Debug)]
+struct Mined {
+    header: Header,
+    raw: Bytes,
+    height: Height,
+    fault: Fault,
+}
+
+/// All blocks that anyone mined.
+#[derive(Debug)]
+pub(super) struct Forge {
+    params: Params,
+    blocks: BTreeMap<BlockHash, Mined>,
+    serial: i64,
+}
+
+impl Forge {
+    pub fn new() -> Self {
+        let params = Params::of(Network::Regtest);
+        let header = params.genesis.header;
+        let raw = serialize(&params.genesis).into();
+        let genesis = Mined { header, raw, height: Height::GENESIS, fault: Fault::None };
+        Self { blocks: BTreeMap::from([(header.block_hash(), genesis)]), params, serial: 0 }
+    }
+
+    pub fn genesis(&self) -> BlockHash {
+        self.params.genesis_hash()
+    }
+
+    /// `count` small blocks in a row on top of `parent`.
+    pub fn mine(&mut self, parent: BlockHash, count: usize) -> Vec<BlockHash> {
+        let mut tip = parent;
+        std::iter::repeat_with(|| {
+            tip = self.mine_one(tip, 0, Fault::None);
+            tip
+        })
+        .take(count)
+        .collect()
+    }
+
+    /// One block with an output of `padding` bytes.
+    pub fn mine_one(&mut self, parent: BlockHash, padding: usize, fault: Fault) -> BlockHash {
+        self.serial += 1;
+        let below = &self.blocks[&parent];
+        let height = below.height.next();
+        let claimed = height.0 + if fault == Fault::Height { 1 } else { 0 };
+        let script_sig =
+            Builder::new().push_int(i64::from(claimed)).push_int(1_000_000 + self.serial).into_script();
+        let coinbase = Transaction {
+            version: transaction::Version::ONE,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn {
+                previous_output: OutPoint::null(),
+                script_sig,
+                sequence: Sequence::MAX,
+                witness: Witness::new(),
+            }],
+            output: vec![TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from(vec![0x51; padding]) }],
+        };
+        let mut header = Header {
+            version: Version::from_consensus(0x2000_0000),
+            prev_blockhash: parent,
+            merkle_root: TxMerkleNode::from_raw_hash(coinbase.compute_txid().to_raw_hash()),
+            time: below.header.time + 600,
+            bits: below.header.bits,
+            nonce: 0,
+        };
+        while !header.target().is_met_by(header.block_hash()) {
+            header.nonce += 1;
+        }
+        let raw = serialize(&Block { header, txdata: vec![coinbase] }).into();
+        self.blocks.insert(header.block_hash(), Mined { header, raw, height, fault });
+        header.block_hash()
+    }
+
+    pub fn raw(&self, hash: BlockHash) -> Bytes {
+        self.blocks[&hash].raw.clone()
+    }
+
+    /// The same header over other transactions.
+    pub fn mutated(&self, hash: BlockHash) -> Bytes {
+        let mut raw = self.raw(hash).to_vec();
+        // The last byte of the lock time of the last transaction.
+        *raw.last_mut().unwrap() ^= 1;
+        raw.into()
+    }
+
+    pub fn height(&self, hash: BlockHash) -> Height {
+        self.blocks[&hash].height
+    }
+
+    pub fn parent(&self, hash: BlockHash) -> BlockHash {
+        self.blocks[&hash].header.prev_blockhash
+    }
+
+    pub fn tip(&self, hash: BlockHash) -> Tip {
+        Tip { height: self.height(hash), hash }
+    }
+
+    /// Whether the block and all below it are good.
+    pub fn is_valid(&self, hash: BlockHash) -> bool {
+        self.chain(hash).iter().all(|hash| self.blocks[hash].fault == Fault::None)
+    }
+
+    /// The chain up to `tip`, lowest first, without genesis.
+    pub fn chain(&self, tip: BlockHash) -> Vec<BlockHash> {
+        let mut chain = Vec::new();
+        let mut at = tip;
+        while at != self.genesis() {
+            chain.push(at);
+            at = self.parent(at);
+        }
+        chain.reverse();
+        chain
+    }
+}
+
+/// The chain's writer: what is connected, and what is on disk.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// From genesis on.
+    pub chain: Vec<BlockHash>,
+    pub disk: BTreeSet<BlockHash>,
+    queue: VecDeque<Command>,
+    /// Answers only when told to.
+    pub paused: bool,
+    /// Switches done.
+    pub switches: usize,
+}
+
+#[derive(Debug)]
+enum Command {
+    Connect(CheckedBlock),
+    Store(BlockHash),
+    Switch { fork: Tip, connect: Vec<BlockHash> },
+}
+
+#[derive(Debug, Default)]
+struct ScriptedPeer {
+    tip: Option<BlockHash>,
+    owes: BTreeSet<BlockHash>,
+    /// Asked for since the test last looked.
+    asked: Vec<BlockHash>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Harness {
+    pub sync: BlockSync,
+    pub tree: HeaderTree,
+    pub forge: Forge,
+    pub writer: Writer,
+    pub now: Now,
+    limit_bytes: usize,
+    peers: BTreeMap<PeerId, ScriptedPeer>,
+    next_peer: u64,
+    dropped: Vec<(PeerId, Misbehavior)>,
+    /// Blocks told to be invalid.
+    pub condemned: Vec<BlockHash>,
+    /// Checks put out so far.
+    pub checks: usize,
+}
+
+impl Harness {
+    pub fn new() -> Self {
+        Self::with_memory(Forge::new(), ENOUGH_BYTES)
+    }
+
+    /// Nothing is connected but genesis.
+    pub fn with_memory(forge: Forge, limit_bytes: usize) -> Self {
+        let genesis = forge.genesis();
+        Self::standing_on(forge, limit_bytes, genesis, &[])
+    }
+
+    /// As after a restart: the chain up to `tip` is connected, `stored` is on disk, and the headers of both are known.
+    pub fn standing_on(forge: Forge, limit_bytes: usize, tip: BlockHash, stored: &[BlockHash]) -> Self {
+        let mut chain = vec![forge.genesis()];
+        chain.extend(forge.chain(tip));
+        let on_disk: Vec<Tip> = stored.iter().map(|hash| forge.tip(*hash)).collect();
+        let mut harness = Self {
+            sync: BlockSync::new(limit_bytes, forge.tip(tip), on_disk),
+            tree: HeaderTree::new(Params::of(Network::Regtest)),
+            writer: Writer {
+                chain,
+                disk: stored.iter().copied().collect(),
+                queue: VecDeque::new(),
+                paused: false,
+                switches: 0,
+            },
+            now: Now { instant: Instant::default(), unix: NOW },
+            limit_bytes,
+            peers: BTreeMap::new(),
+            next_peer: 1,
+            dropped: Vec::new(),
+            condemned: Vec::new(),
+            checks: 0,
+            forge,
+        };
+        harness.learn(tip);
+        stored.iter().for_each(|hash| harness.learn(*hash));
+        harness.best_changed();
+        harness
+    }
+
+    /// A peer that keeps the whole chain and ends at `tip`, whose headers are known from now on.
+    pub fn connect(&mut self, tip: BlockHash) -> PeerId {
+        let peer = self.connect_with(ServiceFlags::NETWORK | ServiceFlags::NETWORK_LIMITED);
+        self.announce(peer, tip);
+        peer
+    }
+
+    /// A pruned peer that ends at `tip`.
+    pub fn connect_pruned(&mut self, tip: BlockHash) -> PeerId {
+        let peer = self.connect_with(ServiceFlags::NETWORK_LIMITED);
+        self.announce(peer, tip);
+        peer
+    }
+
+    /// A peer of whose chain nothing is known yet.
+    pub fn connect_with(&mut self, services: ServiceFlags) -> PeerId {
+        let peer = PeerId(self.next_peer);
+        self.next_peer += 1;
+        let info = PeerInfo {
+            version: 70016,
+            services: services | ServiceFlags::WITNESS,
+            user_agent: "/test/".to_owned(),
+            start_height: 1_000_000,
+            relay: true,
+            wtxid_relay: true,
+        };
+        self.peers.insert(peer, ScriptedPeer::default());
+        self.sync.handle_peer_ready(peer, &info);
+        self.perform();
+        peer
+    }
+
+    /// A peer sends the headers up to `tip`.
+    pub fn announce(&mut self, peer: PeerId, tip: BlockHash) {
+        let best = self.tree.best().hash;
+        self.learn(tip);
+        if self.tree.best().hash != best {
+            self.best_changed();
+        }
+        let (Some(info), Some(state)) = (self.tree.info(tip), self.peers.get_mut(&peer)) else { return };
+        state.tip = Some(tip);
+        if info.invalid {
+            self.disconnect(peer);
+            return;
+        }
+        let tip = crate::headers::HeaderTip { height: info.height, hash: tip, work: info.work };
+        self.sync.handle_peer_tip(self.now, peer, tip, &self.tree);
+        self.perform();
+    }
+
+    pub fn disconnect(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+        self.sync.handle_peer_gone(self.now, peer, &self.tree);
+        self.perform();
+    }
+
+    /// A peer sends a block, asked for or not.
+    pub fn deliver(&mut self, from: PeerId, hash: BlockHash) {
+        self.deliver_raw(from, hash, self.forge.raw(hash));
+    }
+
+    /// A peer sends bytes that begin with the header of `hash`.
+    pub fn deliver_raw(&mut self, from: PeerId, hash: BlockHash, raw: Bytes) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.owes.remove(&hash);
+        }
+        self.sync.handle_block(self.now, from, raw, &self.tree);
+        self.perform();
+    }
+
+    pub fn not_found(&mut self, from: PeerId, hash: BlockHash) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.owes.remove(&hash);
+        }
+        self.sync.handle_not_found(self.now, from, hash, &self.tree);
+        self.perform();
+    }
+
+    /// Lets these peers deliver all that they owe, until they are asked no more.
+    pub fn serve(&mut self, peers: &[PeerId]) {
+        while let Some((peer, hash)) = peers.iter().find_map(|peer| Some((*peer, *self.owes(*peer).first()?)))
+        {
+            self.deliver(peer, hash);
+        }
+    }
+
+    /// What a peer was asked for since the test last looked, in that order.
+    pub fn asked(&mut self, peer: PeerId) -> Vec<BlockHash> {
+        self.peers.get_mut(&peer).map(|peer| std::mem::take(&mut peer.asked)).unwrap_or_default()
+    }
+
+    /// What a peer was asked for and did not deliver, lowest first.
+    pub fn owes(&self, peer: PeerId) -> Vec<BlockHash> {
+        let mut owes: Vec<_> =
+            self.peers.get(&peer).into_iter().flat_map(|peer| &peer.owes).copied().collect();
+        owes.sort_by_key(|hash| self.forge.height(*hash));
+        owes
+    }
+
+    /// Peers dropped since the test last looked.
+    pub fn dropped(&mut self) -> Vec<(PeerId, Misbehavior)> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    pub fn peers(&self) -> Vec<PeerId> {
+        self.peers.keys().copied().collect()
+    }
+
+    pub fn peer_tip(&self, peer: PeerId) -> Option<BlockHash> {
+        self.peers.get(&peer)?.tip
+    }
+
+    /// Moves the clock by `wait`, with every timer on the way.
+    pub fn advance(&mut self, wait: Duration) {
+        let end = self.now.after(wait);
+        while let Some(due) = self.sync.next_timeout().filter(|due| *due <= end.instant) {
+            self.now = self.now.after(due - self.now.instant);
+            self.sync.handle_timeout(self.now, &self.tree);
+            self.perform();
+            let next = self.sync.next_timeout();
+            assert!(next.is_none_or(|next| next > self.now.instant), "a timer that does not end");
+        }
+        self.now = self.now.after(end.instant - self.now.instant);
+    }
+
+    /// Where the writer stands.
+    pub fn connected(&self) -> BlockHash {
+        *self.writer.chain.last().unwrap()
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.sync.progress(&self.tree)
+    }
+
+    pub fn missing_source(&self) -> Option<Height> {
+        self.sync.missing_source(&self.tree)
+    }
+
+    /// A header is found invalid by somebody else.
+    pub fn mark_invalid(&mut self, hash: BlockHash) {
+        self.tree.mark_invalid(hash);
+        self.best_changed();
+    }
+
+    /// The paused writer does and answers its next command; `false` when there is none.
+    pub fn write_one(&mut self) -> bool {
+        let Some(event) = self.execute() else { return false };
+        if let Some(event) = event {
+            self.sync.handle_chain_event(self.now, event, &self.tree);
+        }
+        self.perform();
+        true
+    }
+
+    fn learn(&mut self, tip: BlockHash) {
+        let unknown: Vec<_> =
+            self.forge.chain(tip).into_iter().filter(|hash| !self.tree.contains(*hash)).collect();
+        for hash in unknown {
+            // What is built on an invalid block is refused, as it should be.
+            let _ = self.tree.insert(self.forge.blocks[&hash].header, NOW);
+        }
+    }
+
+    fn best_changed(&mut self) {
+        self.sync.handle_best_changed(self.now, &self.tree);
+        self.perform();
+    }
+
+    /// Does what is put out, as the node and the shell would.
+    fn perform(&mut self) {
+        loop {
+            let Some(output) = self.sync.poll() else {
+                if self.writer.paused || !self.write_quietly() {
+                    break;
+                }
+                continue;
+            };
+            match output {
+                Output::GetData { peer, blocks } => self.take_request(peer, blocks),
+                Output::Check { hash, height, raw } => {
+                    self.checks += 1;
+                    let parent_mtp = self.tree.median_time_past(self.forge.parent(hash)).unwrap();
+                    let context = BlockContext { height, parent_mtp };
+                    let result = check_block(raw, &context, &self.forge.params);
+                    self.sync.handle_checked(self.now, hash, result, &self.tree);
+                }
+                Output::Connect(block) => self.writer.queue.push_back(Command::Connect(block)),
+                Output::Store(block) => self.writer.queue.push_back(Command::Store(block.hash())),
+                Output::Switch { fork, connect } => {
+                    self.writer.queue.push_back(Command::Switch { fork, connect });
+                }
+                Output::MarkInvalid { hash, .. } => self.condemn(hash),
+                Output::Drop { peer, why } => {
+                    assert!(self.peers.remove(&peer).is_some(), "{peer} was gone already");
+                    self.dropped.push((peer, why));
+                    self.sync.handle_peer_gone(self.now, peer, &self.tree);
+                }
+            }
+            self.hold_invariants();
+        }
+    }
+
+    /// As `HeaderSync` does: peers that follow an invalid chain go.
+    fn condemn(&mut self, hash: BlockHash) {
+        self.condemned.push(hash);
+        self.tree.mark_invalid(hash);
+        let followers: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.tip.is_some_and(|tip| self.tree.is_invalid(tip)))
+            .map(|(id, _)| *id)
+            .collect();
+        self.sync.handle_best_changed(self.now, &self.tree);
+        for peer in followers {
+            self.peers.remove(&peer);
+            self.dropped.push((peer, Misbehavior::InvalidChain));
+            self.sync.handle_peer_gone(self.now, peer, &self.tree);
+        }
+    }
+
+    fn take_request(&mut self, peer: PeerId, blocks: Vec<BlockHash>) {
+        // It may have left while the question was on its way.
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        assert!(!blocks.is_empty());
+        for hash in blocks {
+            assert!(state.owes.insert(hash), "{peer} was asked twice for {hash} at once");
+            let has = state.tip.and_then(|tip| self.tree.ancestor(tip, self.forge.height(hash)));
+            assert_eq!(has, Some(hash), "{peer} was asked for what it has not got");
+            assert!(!self.writer.disk.contains(&hash), "{hash} is on disk");
+            assert!(!self.writer.chain.contains(&hash), "{hash} is connected");
+            state.asked.push(hash);
+        }
+    }
+
+    fn write_quietly(&mut self) -> bool {
+        let Some(event) = self.execute() else { return false };
+        if let Some(event) = event {
+            self.sync.handle_chain_event(self.now, event, &self.tree);
+        }
+        true
+    }
+
+    /// Does the writer's next command. The event is `None` for a `Connect` that is void.
+    fn execute(&mut self) -> Option<Option<ChainEvent>> {
+        let command = self.writer.queue.pop_front()?;
+        let tip = self.forge.tip(self.connected());
+        Some(match command {
+            Command::Connect(block) if block.block().header.prev_blockhash != tip.hash => {
+                assert!(!self.condemned.is_empty(), "a block was not connected in chain order");
+                None
+            }
+            Command::Connect(block) if !self.connects(block.hash()) => Some(failed(block.hash(), tip)),
+            Command::Connect(block) => {
+                self.writer.chain.push(block.hash());
+                Some(ChainEvent::Connected(self.forge.tip(block.hash())))
+            }
+            Command::Store(hash) => {
+                assert!(self.writer.disk.insert(hash), "stored twice");
+                Some(ChainEvent::Stored(hash))
+            }
+            Command::Switch { fork, connect } => Some(self.switch(fork, &connect)),
+        })
+    }
+
+    fn switch(&mut self, fork: Tip, connect: &[BlockHash]) -> ChainEvent {
+        let old = self.forge.tip(self.connected());
+        assert_eq!(self.writer.chain.get(fork.height.0 as usize), Some(&fork.hash), "no fork point");
+        let mut above = fork.hash;
+        for hash in connect {
+            assert_eq!(self.forge.parent(*hash), above, "the branch has a gap");
+            assert!(self.writer.disk.contains(hash), "{hash} is not on disk");
+            above = *hash;
+        }
+        let work = |hash| self.tree.info(hash).map(|info| info.work);
+        assert!(work(above) > work(old.hash) || self.tree.is_invalid(old.hash), "the switch wins nothing");
+        if let Some(bad) = connect.iter().find(|hash| !self.connects(**hash)) {
+            return failed(*bad, old);
+        }
+        let left = self.writer.chain.split_off(fork.height.0 as usize + 1);
+        self.writer.disk.extend(left);
+        self.writer.chain.extend(connect);
+        connect.iter().for_each(|hash| assert!(self.writer.disk.remove(hash)));
+        self.writer.switches += 1;
+        ChainEvent::Switched(self.forge.tip(above))
+    }
+
+    fn connects(&self, hash: BlockHash) -> bool {
+        self.forge.blocks[&hash].fault != Fault::Spend
+    }
+
+    fn hold_invariants(&self) {
+        for (id, peer) in &self.peers {
+            assert!(peer.owes.len() <= MAX_IN_FLIGHT + 64, "{id} owes {}", peer.owes.len());
+        }
+        let progress = self.progress();
+        assert!(progress.in_flight <= self.peers.len() * MAX_IN_FLIGHT);
+        let largest = self.forge.blocks.values().map(|block| block.raw.len()).max().unwrap_or(0);
+        assert!(progress.held_bytes <= self.limit_bytes.saturating_add(largest), "{progress:?}");
+    }
+
+    /// Work of a block that any peer announced.
+    pub fn work(&self, hash: BlockHash) -> Work {
+        self.tree.info(hash).map_or(Work::from_be_bytes([0; 32]), |info| info.work)
+    }
+}
+
+fn failed(hash: BlockHash, tip: Tip) -> ChainEvent {
+    ChainEvent::Failed { hash, reason: "bad-txns-inputs-missingorspent".to_owned(), tip }
+}
