@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bitcoin::{BlockHash, Network};
+use bitcoin::BlockHash;
 
 use crate::types::Height;
 
@@ -13,8 +13,8 @@ pub enum Error {
     #[error("data folder {dir} is in use by another process")]
     Locked { dir: String },
     /// The folder belongs to another network.
-    #[error("data folder holds {found}, not {wanted}")]
-    WrongNetwork { found: String, wanted: Network },
+    #[error("data folder holds {found}, not {wanted}: give another with --data-dir")]
+    WrongNetwork { found: String, wanted: &'static str },
     /// `MANIFEST` names a format that this version cannot read.
     #[error("data folder has format {found}; this version reads format {known}")]
     UnknownFormat { found: String, known: u32 },

@@ -3,9 +3,9 @@
 //! ```text
 //! peerdex chainstore
 //! format 1
-//! network bitcoin
+//! network mainnet
 //! txid-prefix 8
-//! crc32c 31ac09f2
+//! crc32c a03e3980
 //! ```
 //! The last line is the checksum of the lines above. Replaced by write, fsync, rename, fsync of the folder.
 
@@ -13,6 +13,7 @@ use bitcoin::Network;
 
 use crate::disk::{Disk, NamedFile};
 use crate::error::Error;
+use crate::types::network_name;
 
 /// The format that this version reads and writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -31,7 +32,10 @@ pub(crate) struct Manifest {
 impl Manifest {
     pub(crate) fn encode(&self) -> String {
         let Self { network, txid_prefix } = self;
-        let text = format!("{TITLE}\nformat {FORMAT}\nnetwork {network}\ntxid-prefix {txid_prefix}\n");
+        let text = format!(
+            "{TITLE}\nformat {FORMAT}\nnetwork {}\ntxid-prefix {txid_prefix}\n",
+            network_name(*network)
+        );
         format!("{text}crc32c {:08x}\n", crc32c::crc32c(text.as_bytes()))
     }
 
@@ -53,8 +57,9 @@ impl Manifest {
             return Err(corrupt("checksum does not match".to_owned()));
         }
         let network = lines.next().and_then(|line| line.strip_prefix("network ")).unwrap_or("");
-        if network != self.network.to_string() {
-            return Err(Error::WrongNetwork { found: network.to_owned(), wanted: self.network });
+        let wanted = network_name(self.network);
+        if network != wanted {
+            return Err(Error::WrongNetwork { found: network.to_owned(), wanted });
         }
         if text != self.encode() {
             return Err(corrupt(format!("made with other options: {:?}", lines.collect::<Vec<_>>())));
@@ -101,7 +106,7 @@ mod tests {
         let signet = Manifest { network: Network::Signet, ..MANIFEST };
         assert_eq!(
             signet.check(text.as_bytes()).unwrap_err().to_string(),
-            "data folder holds bitcoin, not signet"
+            "data folder holds mainnet, not signet: give another with --data-dir"
         );
 
         let newer = text.replace("format 1", "format 2");
@@ -111,7 +116,7 @@ mod tests {
         let short = Manifest { txid_prefix: 1, ..MANIFEST };
         assert!(short.check(text.as_bytes()).unwrap_err().to_string().contains("other options"));
 
-        let bent = text.replace("bitcoin", "litecoin");
+        let bent = text.replace("mainnet", "maimnet");
         assert_eq!(
             MANIFEST.check(bent.as_bytes()).unwrap_err().to_string(),
             "MANIFEST: checksum does not match"

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bitcoin::hashes::{Hash, sha256};
-use bitcoin::{Amount, BlockHash, Script, Txid};
+use bitcoin::{Amount, BlockHash, Network, Script, Txid};
 
 /// Distance from the genesis block, which is at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,6 +136,17 @@ pub struct Unspent {
     pub vout: u32,
     pub height: Height,
     pub value: Amount,
+}
+
+/// A network by the name that operators give it; the library calls mainnet "bitcoin".
+pub fn network_name(network: Network) -> &'static str {
+    match network {
+        Network::Bitcoin => "mainnet",
+        Network::Testnet => "testnet3",
+        Network::Testnet4 => "testnet4",
+        Network::Signet => "signet",
+        Network::Regtest => "regtest",
+    }
 }
 
 /// Whether the index has a history for this output script: not when its first byte is OP_RETURN.

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use bitcoin::{Network, Work};
 
-/// The networks by the names that operators type, with the Electrum port each serves on by default.
-const NETWORKS: [(&str, Network, u16); 5] = [
-    ("mainnet", Network::Bitcoin, 50001),
-    ("testnet3", Network::Testnet, 60001),
-    ("testnet4", Network::Testnet4, 60001),
-    ("signet", Network::Signet, 60001),
-    ("regtest", Network::Regtest, 60401),
+/// The networks, with the Electrum port each is served on by default.
+const NETWORKS: [(Network, u16); 5] = [
+    (Network::Bitcoin, 50001),
+    (Network::Testnet, 60001),
+    (Network::Testnet4, 60001),
+    (Network::Signet, 60001),
+    (Network::Regtest, 60401),
 ];
 
 const LOG_LEVELS: [(&str, LogLevel); 5] = [
@@ -53,7 +53,7 @@ impl Service {
     /// What is served when nothing is asked for: TCP on this machine alone.
     pub fn default_for(network: Network) -> Self {
         let port =
-            NETWORKS.iter().find(|(_, candidate, _)| *candidate == network).map_or(50001, |entry| entry.2);
+            NETWORKS.iter().find(|(candidate, _)| *candidate == network).map_or(50001, |entry| entry.1);
         Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
     }
 }
@@ -76,13 +76,8 @@ pub enum LogLevel {
     Trace,
 }
 
-/// The name of a network as operators type it, which is also its folder's.
-pub(super) fn network_name(network: Network) -> &'static str {
-    NETWORKS.iter().find(|(_, candidate, _)| *candidate == network).map_or("mainnet", |entry| entry.0)
-}
-
 pub(super) fn network(text: &str) -> Result<Network, String> {
-    choose(text, NETWORKS.iter().map(|(name, network, _)| (*name, *network)))
+    choose(text, NETWORKS.iter().map(|(network, _)| (chainstore::network_name(*network), *network)))
 }
 
 pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {
@@ -154,5 +149,5 @@ pub(super) fn default_data_dir(network: Network, env: &[(OsString, OsString)]) -
     let base = variable("XDG_DATA_HOME")
         .or_else(|| variable("HOME").map(|home| home.join(".local/share")))
         .ok_or("no home folder is known: give a folder with --data-dir DIR")?;
-    Ok(base.join("peerdex").join(network_name(network)))
+    Ok(base.join("peerdex").join(chainstore::network_name(network)))
 }

@@ -72,7 +72,7 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
     let clock = clock::Clock::start();
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        network = %config.network,
+        network = chainstore::network_name(config.network),
         data_dir = %config.data_dir.display(),
         "peerdex"
     );

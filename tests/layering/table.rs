@@ -73,7 +73,7 @@ pub const LAYERS: &[Layer] = &[
     Layer {
         name: "config",
         ours: &["validate"],
-        store: Store::Nothing,
+        store: Store::Types,
         others: &["clap", "serde", "toml", "anyhow", "thiserror", "tracing"],
         purity: Purity::World,
     },

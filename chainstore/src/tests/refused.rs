@@ -47,7 +47,7 @@ fn a_folder_of_another_network_is_refused() {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let other = Options { network: bitcoin::Network::Signet, ..small_options() };
     let error = Store::open_on(disk, other).unwrap_err();
-    assert_eq!(error.to_string(), "data folder holds regtest, not signet");
+    assert_eq!(error.to_string(), "data folder holds regtest, not signet: give another with --data-dir");
 }
 
 #[test]
