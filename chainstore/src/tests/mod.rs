@@ -2,5 +2,6 @@
 
 mod chain;
 mod crash;
+mod format;
 mod model;
 mod refused;
