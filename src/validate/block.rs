@@ -129,8 +129,12 @@ fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
 
 /// The commitment to the witnesses, or that there are none.
 fn check_witnesses(block: &Block, txids: &[Txid], segwit: bool) -> Result<(), BlockError> {
-    let commitment = if segwit { commitment(block) } else { None };
-    if let (Some(commitment), Some(coinbase)) = (commitment, block.txdata.first()) {
+    let Some(coinbase) = block.txdata.first().filter(|tx| is_coinbase(tx)) else {
+        // The merkle root has shown that the miner left it out, so whatever the witnesses are, the header is bad.
+        return Ok(());
+    };
+    let commitment = if segwit { commitment(coinbase) } else { None };
+    if let Some(commitment) = commitment {
         let witness = &coinbase.input[0].witness;
         let reserved = match (witness.len(), witness.nth(0)) {
             (1, Some(reserved)) if reserved.len() == 32 => reserved,
@@ -148,8 +152,7 @@ fn check_witnesses(block: &Block, txids: &[Txid], segwit: bool) -> Result<(), Bl
 }
 
 /// The last output of the coinbase that looks like a commitment.
-fn commitment(block: &Block) -> Option<&[u8]> {
-    let coinbase = block.txdata.first().filter(|tx| !tx.input.is_empty())?;
+fn commitment(coinbase: &Transaction) -> Option<&[u8]> {
     let scripts = coinbase.output.iter().rev().map(|output| output.script_pubkey.as_bytes());
     let mut commitments =
         scripts.filter(|script| script.len() >= COMMITMENT_BYTES && script.starts_with(&COMMITMENT_HEADER));

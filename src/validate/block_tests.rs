@@ -80,6 +80,13 @@ const MUTATIONS: &[Row] = &[
     ("1000001 bytes", By::Miner, |b| pad_base(b, 1_000_001), "bad-blk-length", Verdict::Invalid),
     ("weight 4000001", By::Miner, |b| pad_weight(b, 4_000_001), "bad-blk-weight", Verdict::Invalid),
     ("coinbase missing", By::Miner, without_coinbase, "bad-cb-missing", Verdict::Invalid),
+    (
+        "coinbase missing, witnesses left",
+        By::Miner,
+        |b| drop(b.txdata.remove(0)),
+        "bad-cb-missing",
+        Verdict::Invalid,
+    ),
     ("two coinbases", By::Miner, |b| b.txdata.push(coinbase(Height(7))), "bad-cb-multiple", Verdict::Invalid),
     ("height above", By::Miner, |b| cb_script(b, &[2, 201, 0, 0]), "bad-cb-height", Verdict::Invalid),
     ("height of one byte", By::Miner, |b| cb_script(b, &[1, 200, 0, 0]), "bad-cb-height", Verdict::Invalid),
