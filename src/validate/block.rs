@@ -14,6 +14,7 @@ use bitcoin::{Block, BlockHash, Transaction, Txid};
 use bytes::Bytes;
 use chainstore::Height;
 
+use super::counts::check_counts;
 use super::error::BlockError;
 use super::params::Params;
 use super::sigops::{self, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
@@ -87,6 +88,7 @@ pub fn check_block(raw: Bytes, context: &BlockContext, params: &Params) -> Resul
     if raw.len() < MIN_BLOCK_BYTES || raw.len() as u64 > MAX_BLOCK_WEIGHT {
         return Err(BlockError::Undecodable(format!("{} bytes", raw.len())));
     }
+    check_counts(&raw).map_err(|reason| BlockError::Undecodable(reason.into()))?;
     let block: Block = deserialize(&raw).map_err(|error| BlockError::Undecodable(error.to_string()))?;
     let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
     check_merkle_root(&block, &txids)?;

@@ -1,10 +1,12 @@
 //! Every way in which a block can break rungs 3 and 4, one at a time.
 
 use bitcoin::absolute::LockTime;
+use bitcoin::consensus::encode::serialize;
 use bitcoin::{Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, Witness};
 use chainstore::Height;
 
-use super::error::Verdict;
+use super::block::{BlockContext, check_block};
+use super::error::{BlockError, Verdict};
 use super::params::Params;
 use super::testing::{
     HEIGHT, PARENT_MTP, TIME, block, check, coinbase, input, outpoint, output, paying, seal, set_merkle_root,
@@ -372,4 +374,17 @@ fn a_commitment_must_be_of_the_last_output_that_looks_like_one() {
     set_merkle_root(&mut block);
     assert_eq!(check(&block, HEIGHT, &regtest()).unwrap_err().reject_reason(), "bad-witness-merkle-match");
     assert_eq!(spend(1), block.txdata[1], "nothing else was touched");
+}
+
+#[test]
+fn what_is_announced_is_held_against_what_follows_before_it_is_decoded() {
+    let mut block = block();
+    seal(&mut block);
+    let raw = serialize(&block);
+    // One item of 70 bytes and the lock time end the block. The library would set 16 MB aside for these items.
+    let items = raw.len() - 4 - 70 - 2;
+    let raw = [&raw[..items], &[0xfe, 0x00, 0x09, 0x3d, 0x00], &raw[items + 1..]].concat();
+    let context = BlockContext { height: HEIGHT, parent_mtp: PARENT_MTP };
+    let error = check_block(raw.into(), &context, &regtest()).unwrap_err();
+    assert_eq!(error, BlockError::Undecodable("more is announced than follows".into()));
 }
