@@ -142,7 +142,7 @@ fn paid_by_coinbase(connected: &ConnectedBlock) -> u64 {
 #[test]
 fn every_block_passes_at_its_height() {
     let blocks = listed();
-    assert_eq!(blocks.len(), 40);
+    assert_eq!(blocks.len(), 39);
     for listed in &blocks {
         let checked = listed.check();
         assert_eq!(checked.hash(), listed.hash, "{}", listed.named());
@@ -165,7 +165,7 @@ fn a_block_of_after_bip34_fails_a_height_above() {
         assert_eq!(error.reject_reason(), "bad-cb-height", "{}", listed.named());
         tried += 1;
     }
-    assert_eq!(tried, 31);
+    assert_eq!(tried, 30);
 }
 
 #[test]

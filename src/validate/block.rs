@@ -14,6 +14,7 @@ use bitcoin::{Block, BlockHash, Transaction, Txid};
 use bytes::Bytes;
 use chainstore::Height;
 
+use super::counts::check_counts;
 use super::error::BlockError;
 use super::params::Params;
 use super::sigops::{self, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
@@ -87,6 +88,7 @@ pub fn check_block(raw: Bytes, context: &BlockContext, params: &Params) -> Resul
     if raw.len() < MIN_BLOCK_BYTES || raw.len() as u64 > MAX_BLOCK_WEIGHT {
         return Err(BlockError::Undecodable(format!("{} bytes", raw.len())));
     }
+    check_counts(&raw).map_err(|reason| BlockError::Undecodable(reason.into()))?;
     let block: Block = deserialize(&raw).map_err(|error| BlockError::Undecodable(error.to_string()))?;
     let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
     check_merkle_root(&block, &txids)?;
@@ -129,8 +131,12 @@ fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
 
 /// The commitment to the witnesses, or that there are none.
 fn check_witnesses(block: &Block, txids: &[Txid], segwit: bool) -> Result<(), BlockError> {
-    let commitment = if segwit { commitment(block) } else { None };
-    if let (Some(commitment), Some(coinbase)) = (commitment, block.txdata.first()) {
+    let Some(coinbase) = block.txdata.first().filter(|tx| is_coinbase(tx)) else {
+        // The merkle root has shown that the miner left it out, so whatever the witnesses are, the header is bad.
+        return Ok(());
+    };
+    let commitment = if segwit { commitment(coinbase) } else { None };
+    if let Some(commitment) = commitment {
         let witness = &coinbase.input[0].witness;
         let reserved = match (witness.len(), witness.nth(0)) {
             (1, Some(reserved)) if reserved.len() == 32 => reserved,
@@ -148,8 +154,7 @@ fn check_witnesses(block: &Block, txids: &[Txid], segwit: bool) -> Result<(), Bl
 }
 
 /// The last output of the coinbase that looks like a commitment.
-fn commitment(block: &Block) -> Option<&[u8]> {
-    let coinbase = block.txdata.first().filter(|tx| !tx.input.is_empty())?;
+fn commitment(coinbase: &Transaction) -> Option<&[u8]> {
     let scripts = coinbase.output.iter().rev().map(|output| output.script_pubkey.as_bytes());
     let mut commitments =
         scripts.filter(|script| script.len() >= COMMITMENT_BYTES && script.starts_with(&COMMITMENT_HEADER));

@@ -1,10 +1,12 @@
 //! Every way in which a block can break rungs 3 and 4, one at a time.
 
 use bitcoin::absolute::LockTime;
+use bitcoin::consensus::encode::serialize;
 use bitcoin::{Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, Witness};
 use chainstore::Height;
 
-use super::error::Verdict;
+use super::block::{BlockContext, check_block};
+use super::error::{BlockError, Verdict};
 use super::params::Params;
 use super::testing::{
     HEIGHT, PARENT_MTP, TIME, block, check, coinbase, input, outpoint, output, paying, seal, set_merkle_root,
@@ -80,6 +82,13 @@ const MUTATIONS: &[Row] = &[
     ("1000001 bytes", By::Miner, |b| pad_base(b, 1_000_001), "bad-blk-length", Verdict::Invalid),
     ("weight 4000001", By::Miner, |b| pad_weight(b, 4_000_001), "bad-blk-weight", Verdict::Invalid),
     ("coinbase missing", By::Miner, without_coinbase, "bad-cb-missing", Verdict::Invalid),
+    (
+        "coinbase missing, witnesses left",
+        By::Miner,
+        |b| drop(b.txdata.remove(0)),
+        "bad-cb-missing",
+        Verdict::Invalid,
+    ),
     ("two coinbases", By::Miner, |b| b.txdata.push(coinbase(Height(7))), "bad-cb-multiple", Verdict::Invalid),
     ("height above", By::Miner, |b| cb_script(b, &[2, 201, 0, 0]), "bad-cb-height", Verdict::Invalid),
     ("height of one byte", By::Miner, |b| cb_script(b, &[1, 200, 0, 0]), "bad-cb-height", Verdict::Invalid),
@@ -365,4 +374,17 @@ fn a_commitment_must_be_of_the_last_output_that_looks_like_one() {
     set_merkle_root(&mut block);
     assert_eq!(check(&block, HEIGHT, &regtest()).unwrap_err().reject_reason(), "bad-witness-merkle-match");
     assert_eq!(spend(1), block.txdata[1], "nothing else was touched");
+}
+
+#[test]
+fn what_is_announced_is_held_against_what_follows_before_it_is_decoded() {
+    let mut block = block();
+    seal(&mut block);
+    let raw = serialize(&block);
+    // One item of 70 bytes and the lock time end the block. The library would set 16 MB aside for these items.
+    let items = raw.len() - 4 - 70 - 2;
+    let raw = [&raw[..items], &[0xfe, 0x00, 0x09, 0x3d, 0x00], &raw[items + 1..]].concat();
+    let context = BlockContext { height: HEIGHT, parent_mtp: PARENT_MTP };
+    let error = check_block(raw.into(), &context, &regtest()).unwrap_err();
+    assert_eq!(error, BlockError::Undecodable("more is announced than follows".into()));
 }

@@ -1,11 +1,12 @@
 //! CHECK: the consensus rules as pure functions, and the only makers of `CheckedBlock` and `ConnectedBlock`.
 //!
 //! `params` holds what differs between networks, `header` rungs 0 and 1 of the validation ladder, `block`
-//! rungs 3 and 4 (with `merkle`, `transaction`, `sigops`, `signet`), `connect` rung 5.
+//! rungs 3 and 4 (with `counts`, `merkle`, `transaction`, `sigops`, `signet`), `connect` rung 5.
 //! Reject reasons are Bitcoin Core's words. Nothing here knows of peers, files or time of its own.
 
 mod block;
 mod connect;
+mod counts;
 mod error;
 mod header;
 mod merkle;

@@ -6,6 +6,7 @@
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::encode::deserialize_partial;
 use bitcoin::hashes::{Hash, sha256d};
+use bitcoin::opcodes::Opcode;
 use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_PUSHNUM_1, OP_PUSHNUM_2, OP_RETURN};
 use bitcoin::script::{Builder, Instruction, PushBytesBuf};
 use bitcoin::secp256k1::{Message, Secp256k1, ecdsa};
@@ -81,9 +82,9 @@ fn commitment_position(coinbase: &Transaction) -> Option<usize> {
 fn take_solution(script: &Script) -> (ScriptBuf, Option<Vec<u8>>) {
     let mut solution = None;
     let mut rest = Builder::new();
-    for instruction in script.instructions() {
+    for instruction in script.instruction_indices() {
         match instruction {
-            Ok(Instruction::PushBytes(push)) => {
+            Ok((at, Instruction::PushBytes(push))) => {
                 let bytes = push.as_bytes();
                 if solution.is_none()
                     && bytes.len() > SOLUTION_HEADER.len()
@@ -92,12 +93,13 @@ fn take_solution(script: &Script) -> (ScriptBuf, Option<Vec<u8>>) {
                     solution = Some(bytes[SOLUTION_HEADER.len()..].to_vec());
                     rest = rest.push_slice(SOLUTION_HEADER);
                 } else if bytes.is_empty() {
-                    rest = rest.push_opcode(bitcoin::opcodes::OP_0);
+                    // As Core has it: the opcode alone, which need not be OP_0.
+                    rest = rest.push_opcode(Opcode::from(script.as_bytes()[at]));
                 } else if let Ok(push) = PushBytesBuf::try_from(bytes.to_vec()) {
                     rest = rest.push_slice(push);
                 }
             }
-            Ok(Instruction::Op(op)) => rest = rest.push_opcode(op),
+            Ok((_, Instruction::Op(op))) => rest = rest.push_opcode(op),
             Err(_) => break,
         }
     }
@@ -159,5 +161,48 @@ fn transaction(previous_output: OutPoint, script_sig: ScriptBuf, script_pubkey: 
         lock_time: LockTime::ZERO,
         input: vec![TxIn { previous_output, script_sig, sequence: Sequence::ZERO, witness: Witness::new() }],
         output: vec![TxOut { value: Amount::ZERO, script_pubkey }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name, the script, what is left of it, the solution.
+    type Row = (&'static str, Vec<u8>, Vec<u8>, Option<&'static [u8]>);
+
+    #[test]
+    fn taking_the_solution_leaves_the_rest_as_core_writes_it() {
+        const HEADER: [u8; 4] = SOLUTION_HEADER;
+        let rows: [Row; 4] = [
+            (
+                "behind another push",
+                [&[0x6a, 1, 9, 6], &HEADER[..], &[7, 8]].concat(),
+                [&[0x6a, 1, 9, 4], &HEADER[..]].concat(),
+                Some(&[7, 8]),
+            ),
+            (
+                "pushes get the shortest form, of empty ones the opcode is left",
+                [&[0x6a, 0x4c, 1, 9, 5], &HEADER[..], &[7, 0x00, 0x4c, 0]].concat(),
+                [&[0x6a, 1, 9, 4], &HEADER[..], &[0x00, 0x4c]].concat(),
+                Some(&[7]),
+            ),
+            (
+                "only the first is one, and what cannot be read is left out",
+                [&[0x6a, 5], &HEADER[..], &[7, 5], &HEADER[..], &[8, 0x4c, 9]].concat(),
+                [&[0x6a, 4], &HEADER[..], &[5], &HEADER[..], &[8]].concat(),
+                Some(&[7]),
+            ),
+            (
+                "the header alone is none",
+                [&[0x6a, 0x4c, 1, 9, 4], &HEADER[..]].concat(),
+                [&[0x6a, 0x4c, 1, 9, 4], &HEADER[..]].concat(),
+                None,
+            ),
+        ];
+        for (name, script, stripped, solution) in rows {
+            let (rest, taken) = take_solution(Script::from_bytes(&script));
+            assert_eq!((rest.as_bytes(), taken.as_deref()), (&stripped[..], solution), "{name}");
+        }
     }
 }
