@@ -16,7 +16,6 @@ use bitcoin::{
 use bytes::Bytes;
 use chainstore::{Height, Tip};
 
-use super::peers::MAX_IN_FLIGHT;
 use super::sync::{BlockSync, ChainEvent, Output, Progress};
 use crate::headers::HeaderTree;
 use crate::peer::{Misbehavior, PeerId, PeerInfo};
@@ -199,6 +198,10 @@ pub(super) struct Harness {
     pub condemned: Vec<BlockHash>,
     /// Checks put out so far.
     pub checks: usize,
+    /// Blocks that passed their check.
+    passed: BTreeSet<BlockHash>,
+    /// Good blocks that passed their check and stand on such, down to genesis or to what was connected at the start.
+    whole: BTreeSet<BlockHash>,
 }
 
 impl Harness {
@@ -234,6 +237,8 @@ impl Harness {
             dropped: Vec::new(),
             condemned: Vec::new(),
             checks: 0,
+            passed: BTreeSet::new(),
+            whole: BTreeSet::from([tip]),
             forge,
         };
         harness.learn(tip);
@@ -426,6 +431,9 @@ impl Harness {
                     let parent_mtp = self.tree.median_time_past(self.forge.parent(hash)).unwrap();
                     let context = BlockContext { height, parent_mtp };
                     let result = check_block(raw, &context, &self.forge.params);
+                    if result.is_ok() {
+                        self.note_passed(hash);
+                    }
                     self.sync.handle_checked(self.now, hash, result, &self.tree);
                 }
                 Output::Connect(block) => self.writer.queue.push_back(Command::Connect(block)),
@@ -441,6 +449,25 @@ impl Harness {
                 }
             }
             self.hold_invariants();
+        }
+    }
+
+    fn note_passed(&mut self, hash: BlockHash) {
+        self.passed.insert(hash);
+        let mut more = vec![hash];
+        while let Some(hash) = more.pop() {
+            if self.whole.contains(&self.forge.parent(hash)) && self.connects(hash) {
+                self.whole.insert(hash);
+                more.extend(self.passed.iter().filter(|child| self.forge.parent(**child) == hash));
+            }
+        }
+    }
+
+    /// The writer has done all it was told, so the connected chain is the best of all that arrived without a gap.
+    pub fn hold_best(&self) {
+        if self.writer.queue.is_empty() {
+            let best = self.whole.iter().map(|hash| self.work(*hash)).max();
+            assert_eq!(Some(self.work(self.connected())), best, "a better chain is there");
         }
     }
 
@@ -533,11 +560,8 @@ impl Harness {
     }
 
     fn hold_invariants(&self) {
-        for (id, peer) in &self.peers {
-            assert!(peer.owes.len() <= MAX_IN_FLIGHT + 64, "{id} owes {}", peer.owes.len());
-        }
+        self.sync.hold_invariants();
         let progress = self.progress();
-        assert!(progress.in_flight <= self.peers.len() * MAX_IN_FLIGHT);
         let largest = self.forge.blocks.values().map(|block| block.raw.len()).max().unwrap_or(0);
         assert!(progress.held_bytes <= self.limit_bytes.saturating_add(largest), "{progress:?}");
     }
