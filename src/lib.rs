@@ -4,17 +4,33 @@
 //! (`tests/layering.rs` holds that), and all but the last are pure: no socket, no clock, no thread, no log line.
 //! `docs/architecture.md` says why.
 
+// What every stage is given.
 pub mod config;
+
 pub mod time;
 
-pub mod blocks;
-pub mod headers;
-pub mod peer;
+// CHECK: the rules stand first, as they hold the networks' parameters that every stage reads.
 pub mod validate;
-// chainstore, its own crate, keeps what has been checked.
-pub mod electrum;
+
+// WHO
+pub mod peer;
+
+// WHICH CHAIN
+pub mod headers;
+
+// FETCH
+pub mod blocks;
+
+// KEEP is a crate of its own: chainstore.
+
+// ASK
 pub mod query;
 
+// SERVE
+pub mod electrum;
+
+// TIES
 pub mod node;
 
+// THE WORLD
 pub mod io;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, BlockHash};
-use redb::{Database, ReadableDatabase, ReadableTable, ReadOnlyTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::codec::{DecodeError, Reader};
 use crate::delta::{CoinValue, Delta, ScriptRows, TxPrefix};
@@ -295,7 +295,11 @@ impl BaseChange {
         })
     }
 
-    fn made_rows<'a>(&self, delta: &'a Delta, rows: &ScriptRows<'a>) -> impl Iterator<Item = (CoinKey, CoinRow)> + 'a {
+    fn made_rows<'a>(
+        &self,
+        delta: &'a Delta,
+        rows: &ScriptRows<'a>,
+    ) -> impl Iterator<Item = (CoinKey, CoinRow)> + 'a {
         let (len, script_key) = (self.prefix_len, rows.key);
         rows.made.iter().map(move |made| {
             let prefix = crate::delta::tx_prefix(&delta.head.txids[made.tx as usize]);
@@ -404,7 +408,10 @@ fn read_coins(
     Ok(coins)
 }
 
-fn read_numbers(table: &impl ReadableTable<&'static TxKey, ()>, prefix: TxPrefix) -> Result<Vec<TxNum>, Error> {
+fn read_numbers(
+    table: &impl ReadableTable<&'static TxKey, ()>,
+    prefix: TxPrefix,
+) -> Result<Vec<TxNum>, Error> {
     let key = |number: u32| {
         let mut key = [0; 12];
         key[..8].copy_from_slice(&prefix);

@@ -54,7 +54,8 @@ pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
             for (input, coin) in tx.input.iter().zip(&mut spent) {
                 let outpoint = input.previous_output;
                 if position.contains_key(&outpoint.txid) {
-                    let (key, _) = fresh.remove(&outpoint).ok_or(bad("coin of this block missing or spent twice"))?;
+                    let (key, _) =
+                        fresh.remove(&outpoint).ok_or(bad("coin of this block missing or spent twice"))?;
                     rows.history.push((key, at));
                     continue;
                 }

@@ -67,7 +67,11 @@ impl<'a> Reader<'a> {
             value |= bits << shift;
             if byte < 0x80 {
                 // One value has one form, so equal rows are equal bytes.
-                return if byte == 0 && shift > 0 { self.fail("varint with a useless byte") } else { Ok(value) };
+                return if byte == 0 && shift > 0 {
+                    self.fail("varint with a useless byte")
+                } else {
+                    Ok(value)
+                };
             }
         }
         self.fail("varint above 64 bits")
@@ -112,7 +116,9 @@ mod tests {
 
     #[test]
     fn a_varint_has_one_form() {
-        for bytes in [&[0x80, 0][..], &[0xff; 11], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], &[0x80]] {
+        for bytes in
+            [&[0x80, 0][..], &[0xff; 11], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], &[0x80]]
+        {
             assert!(Reader::new(bytes).varint().is_err(), "{bytes:02x?}");
         }
     }

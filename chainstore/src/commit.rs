@@ -91,7 +91,8 @@ impl Store {
             return change.commit();
         }
         let change = self.tip.change()?;
-        let kept = view.deltas.iter().zip(&self.view.deltas).take_while(|(new, old)| Arc::ptr_eq(new, old)).count();
+        let kept =
+            view.deltas.iter().zip(&self.view.deltas).take_while(|(new, old)| Arc::ptr_eq(new, old)).count();
         change.remove_deltas(view.base.blocks + kept as u32..self.state.blocks)?;
         for delta in &view.deltas[kept..] {
             change.put_delta(delta)?;
@@ -127,7 +128,8 @@ impl Store {
         };
         let appended = self.append_arrays(count);
         appended.map_err(|error| self.kill_unless_full(error))?;
-        let base = BaseMark { blocks: self.view.base.blocks + count as u32, txs: top.end_tx(), hash: top.hash };
+        let base =
+            BaseMark { blocks: self.view.base.blocks + count as u32, txs: top.end_tx(), hash: top.hash };
         let merged = self.move_deltas(count, base);
         merged.map_err(|error| self.kill(error))?;
         let ends = self.view.deltas.drain(..count).map(|delta| delta.end_tx());

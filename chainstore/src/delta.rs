@@ -235,7 +235,9 @@ impl Delta {
 
     /// A coin that this block makes.
     pub(crate) fn made(&self, tx: u32, vout: u32) -> Option<CoinValue> {
-        let found = self.made_by_place.binary_search_by_key(&(tx, vout), |at| place_of_made(&self.made[*at as usize]));
+        let found = self
+            .made_by_place
+            .binary_search_by_key(&(tx, vout), |at| place_of_made(&self.made[*at as usize]));
         let at = self.made_by_place[found.ok()?];
         let made = self.made[at as usize];
         let script = self.ends.partition_point(|end| end.made <= at);
@@ -259,7 +261,10 @@ impl Delta {
         };
         let order: &[u32] = if self.filter.may_have(wanted.0) { &self.spent_by_place } else { &[] };
         let from = order.partition_point(|at| place(at) < wanted);
-        order[from..].iter().take_while(move |at| place(at) == wanted).map(|at| self.spent[*at as usize].tx_num)
+        order[from..]
+            .iter()
+            .take_while(move |at| place(at) == wanted)
+            .map(|at| self.spent[*at as usize].tx_num)
     }
 
     /// Whether two rows spend one coin.
@@ -287,7 +292,9 @@ impl Delta {
         let end = self.head.offsets.get(tx as usize + 1).copied().unwrap_or(self.head.pos.length);
         match start {
             Some(start) => Ok((start, end)),
-            None => Err(Error::corrupt("tip.redb", format!("no transaction {tx} at height {}", self.head.height))),
+            None => {
+                Err(Error::corrupt("tip.redb", format!("no transaction {tx} at height {}", self.head.height)))
+            }
         }
     }
 }

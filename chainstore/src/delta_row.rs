@@ -183,7 +183,12 @@ fn decode_coin(reader: &mut Reader<'_>) -> Result<(u32, Amount, ScriptClass), De
 }
 
 /// `count` ascending numbers below `limit`; only the first may be 0.
-fn ascending<T>(reader: &mut Reader<'_>, count: usize, limit: u32, make: fn(u32) -> T) -> Result<Vec<T>, DecodeError> {
+fn ascending<T>(
+    reader: &mut Reader<'_>,
+    count: usize,
+    limit: u32,
+    make: fn(u32) -> T,
+) -> Result<Vec<T>, DecodeError> {
     let mut numbers = Vec::with_capacity(count);
     let mut before = 0;
     for at in 0..count {

@@ -35,6 +35,7 @@ pub trait Disk: Debug + Send + Sync {
 }
 
 /// An open file.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait DiskFile: Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Fills `buf`; `UnexpectedEof` when the file ends before.
@@ -71,7 +72,12 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str, create: bool) -> io::Result<Option<Arc<dyn DiskFile>>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create(create).truncate(false).open(self.path(name));
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(create)
+            .truncate(false)
+            .open(self.path(name));
         match file {
             Ok(file) => Ok(Some(Arc::new(file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !create => Ok(None),
@@ -106,8 +112,12 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
-        let file =
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path(name))?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.path(name))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -189,7 +199,8 @@ impl NamedFile {
     pub(crate) fn cut_to(&self, len: u64) -> Result<(), Error> {
         let found = self.len()?;
         if found < len {
-            let what = format!("{found} bytes long, but {len} were committed: the file was damaged from outside");
+            let what =
+                format!("{found} bytes long, but {len} were committed: the file was damaged from outside");
             return Err(Error::Corrupt { file: self.name.clone(), what });
         }
         if found > len { self.set_len(len) } else { Ok(()) }

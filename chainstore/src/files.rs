@@ -128,7 +128,8 @@ impl Files {
         // A bounded number of records at a time.
         for from in (0..blocks).step_by(4096) {
             for row in self.blockpos.read_many(from, (blocks - from).min(4096))? {
-                let row = BlockRow::decode(&row).map_err(|fault| Error::corrupt("blockpos", fault.to_string()))?;
+                let row =
+                    BlockRow::decode(&row).map_err(|fault| Error::corrupt("blockpos", fault.to_string()))?;
                 if ends.last().is_some_and(|before| *before >= row.end_tx) {
                     let what = format!("transaction count does not grow at height {}", ends.len());
                     return Err(Error::corrupt("blockpos", what));

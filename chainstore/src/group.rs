@@ -80,7 +80,10 @@ impl Group {
     /// Does what a block does to this script; `first_tx` is the number of its coinbase.
     pub(crate) fn apply(&mut self, rows: &ScriptRows<'_>, first_tx: u32) -> Result<(), &'static str> {
         for replaced in rows.replaced {
-            let at = self.history.binary_search(replaced).map_err(|_| "replaced transaction not in the history")?;
+            let at = self
+                .history
+                .binary_search(replaced)
+                .map_err(|_| "replaced transaction not in the history")?;
             self.history.remove(at);
         }
         self.history.extend(rows.history.iter().map(|at| TxNum(first_tx + at)));

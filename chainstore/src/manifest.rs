@@ -99,7 +99,10 @@ mod tests {
         assert!(MANIFEST.check(text.as_bytes()).is_ok());
 
         let signet = Manifest { network: Network::Signet, ..MANIFEST };
-        assert_eq!(signet.check(text.as_bytes()).unwrap_err().to_string(), "data folder holds bitcoin, not signet");
+        assert_eq!(
+            signet.check(text.as_bytes()).unwrap_err().to_string(),
+            "data folder holds bitcoin, not signet"
+        );
 
         let newer = text.replace("format 1", "format 2");
         let refused = MANIFEST.check(newer.as_bytes()).unwrap_err().to_string();
@@ -109,7 +112,10 @@ mod tests {
         assert!(short.check(text.as_bytes()).unwrap_err().to_string().contains("other options"));
 
         let bent = text.replace("bitcoin", "litecoin");
-        assert_eq!(MANIFEST.check(bent.as_bytes()).unwrap_err().to_string(), "MANIFEST: checksum does not match");
+        assert_eq!(
+            MANIFEST.check(bent.as_bytes()).unwrap_err().to_string(),
+            "MANIFEST: checksum does not match"
+        );
     }
 
     proptest! {

@@ -138,7 +138,11 @@ mod tests {
                 for kept in [0, 1, 33, 64] {
                     let leaf = |at: u32| Ok(leaves[at as usize]);
                     let rehash = |level, index| or_rehash(kept, level, index, &read, &leaf);
-                    assert_eq!(prove(index, count, rehash).unwrap(), wanted, "{index} of {count}, {kept} kept");
+                    assert_eq!(
+                        prove(index, count, rehash).unwrap(),
+                        wanted,
+                        "{index} of {count}, {kept} kept"
+                    );
                 }
             }
         }

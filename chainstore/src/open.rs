@@ -57,7 +57,10 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
     if let Some(top) = state.base.blocks.checked_sub(1)
         && view.hash_of(crate::types::Height(top))? != Some(state.base.hash)
     {
-        return Err(Error::corrupt("headers", format!("height {top} is not the base's block {}", state.base.hash)));
+        return Err(Error::corrupt(
+            "headers",
+            format!("height {top} is not the base's block {}", state.base.hash),
+        ));
     }
     let aside = tip.aside()?;
     Ok(Parts { lock, files, tip, base, reader, segments, state, aside, view })
@@ -72,7 +75,10 @@ fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(),
     if there.is_some() {
         let tip = TipFile::new(open_db(&**disk, tip::FILE, options.tip_cache_bytes)?);
         if tip.state()? != (State::empty(), None) {
-            return Err(Error::corrupt("MANIFEST", "the file is missing beside data that it should describe"));
+            return Err(Error::corrupt(
+                "MANIFEST",
+                "the file is missing beside data that it should describe",
+            ));
         }
     }
     create_db(&**disk, tip::FILE, tip::create)?;
@@ -112,7 +118,10 @@ fn open_db(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result<Database, 
 fn recover(tip: &TipFile, mark: BaseMark) -> Result<State, Error> {
     let (mut state, next) = tip.state()?;
     let apart = |state: &State| {
-        let what = format!("goes to block {} ({}), the state row names {}", mark.blocks, mark.hash, state.base.blocks);
+        let what = format!(
+            "goes to block {} ({}), the state row names {}",
+            mark.blocks, mark.hash, state.base.blocks
+        );
         Error::corrupt(base::FILE, what)
     };
     if let Some(next) = next {
@@ -148,12 +157,18 @@ fn recover(tip: &TipFile, mark: BaseMark) -> Result<State, Error> {
 fn check(view: &View, state: &State) -> Result<(), Error> {
     let corrupt = |what: String| Err(Error::corrupt(tip::FILE, what));
     if state.base.txs != view.tx_ends.last().copied().unwrap_or(0) {
-        return Err(Error::corrupt("blockpos", format!("counts {:?} transactions, not {}", view.tx_ends.last(), state.base.txs)));
+        return Err(Error::corrupt(
+            "blockpos",
+            format!("counts {:?} transactions, not {}", view.tx_ends.last(), state.base.txs),
+        ));
     }
     let mut below = (state.base.blocks, state.base.txs, state.base.hash);
     for delta in &view.deltas {
         if below != (delta.head.height.0, delta.head.first_tx, delta.head.header.prev_blockhash) {
-            return corrupt(format!("delta of height {} does not follow block {}", delta.head.height, below.2));
+            return corrupt(format!(
+                "delta of height {} does not follow block {}",
+                delta.head.height, below.2
+            ));
         }
         below = (below.0 + 1, delta.end_tx(), delta.hash);
     }

@@ -114,7 +114,12 @@ pub(crate) struct SegmentWriter {
 
 impl SegmentWriter {
     /// Cuts what lies behind `end` and continues there. Missing or short files are corruption.
-    pub(crate) fn open(disk: Arc<dyn Disk>, magic: [u8; 4], segment_bytes: u32, end: SegmentEnd) -> Result<Self, Error> {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        magic: [u8; 4],
+        segment_bytes: u32,
+        end: SegmentEnd,
+    ) -> Result<Self, Error> {
         let mut found = Vec::new();
         for name in disk.list("blocks").map_err(|error| Error::io("blocks", "list", error))? {
             let number = name.strip_suffix(".blk").and_then(|digits| digits.parse::<u32>().ok());
@@ -129,14 +134,24 @@ impl SegmentWriter {
         if end.offset == 0 && found.last() != Some(&end.segment) {
             found.push(end.segment);
         }
-        if let Some(missing) = (0..=end.segment).zip(found.iter().map(Some).chain(std::iter::repeat(None))).find_map(
-            |(wanted, found)| (found != Some(&wanted)).then_some(wanted),
-        ) {
+        if let Some(missing) = (0..=end.segment)
+            .zip(found.iter().map(Some).chain(std::iter::repeat(None)))
+            .find_map(|(wanted, found)| (found != Some(&wanted)).then_some(wanted))
+        {
             return Err(Error::corrupt(&file_name(missing), "the file is missing"));
         }
         let current = NamedFile::create(&*disk, &file_name(end.segment))?;
         current.cut_to(u64::from(end.offset))?;
-        Ok(Self { disk, magic, segment_bytes, end, current, filled: Vec::new(), dirty: false, new_name: end.offset == 0 })
+        Ok(Self {
+            disk,
+            magic,
+            segment_bytes,
+            end,
+            current,
+            filled: Vec::new(),
+            dirty: false,
+            new_name: end.offset == 0,
+        })
     }
 
     pub(crate) fn end(&self) -> SegmentEnd {
@@ -145,7 +160,8 @@ impl SegmentWriter {
 
     /// Writes a block behind the last.
     pub(crate) fn append(&mut self, block: &[u8]) -> Result<BlockPos, Error> {
-        let too_long = || Error::corrupt(&file_name(self.end.segment), format!("block of {} bytes", block.len()));
+        let too_long =
+            || Error::corrupt(&file_name(self.end.segment), format!("block of {} bytes", block.len()));
         let length = u32::try_from(block.len()).map_err(|_| too_long())?;
         let size = length.checked_add(RECORD_HEAD).ok_or_else(too_long)?;
         let fits = self.end.offset.checked_add(size).is_some_and(|end| end <= self.segment_bytes);

@@ -125,7 +125,10 @@ impl SimDisk {
     pub fn recorded(&self) -> Vec<(usize, Self)> {
         let recorder = self.world().recorder.take();
         let crashes = recorder.map(|recorder| recorder.crashes).unwrap_or_default();
-        crashes.into_iter().map(|(label, world)| (label, Self { world: Arc::new(Mutex::new(world)) })).collect()
+        crashes
+            .into_iter()
+            .map(|(label, world)| (label, Self { world: Arc::new(Mutex::new(world)) }))
+            .collect()
     }
 
     /// The disk as it is found after a power cut now.
@@ -282,7 +285,8 @@ impl Disk for SimDisk {
         world.sync()?;
         let inside = |name: &str| name.rsplit_once('/').map_or("", |(parent, _)| parent) == dir;
         world.durable_names.retain(|name, _| !inside(name));
-        let names: Vec<_> = world.names.iter().filter(|(name, _)| inside(name)).map(|(n, id)| (n.clone(), *id)).collect();
+        let names: Vec<_> =
+            world.names.iter().filter(|(name, _)| inside(name)).map(|(n, id)| (n.clone(), *id)).collect();
         world.durable_names.extend(names);
         Ok(())
     }
@@ -316,7 +320,7 @@ struct SimFile {
 
 impl SimFile {
     fn with<T>(&self, run: impl FnOnce(&mut World, u64) -> io::Result<T>) -> io::Result<T> {
-        run(&mut *self.world.lock().expect("no one panics while holding the disk"), self.id)
+        run(&mut self.world.lock().expect("no one panics while holding the disk"), self.id)
     }
 }
 
@@ -329,14 +333,17 @@ impl DiskFile for SimFile {
         self.with(|world, id| {
             let start = offset as usize;
             let file = world.files.get(&id).ok_or(io::ErrorKind::NotFound)?;
-            let bytes = file.now.get(start..start.saturating_add(buf.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let bytes =
+                file.now.get(start..start.saturating_add(buf.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
             buf.copy_from_slice(bytes);
             Ok(())
         })
     }
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.with(|world, id| world.change(id, Change::Write { offset: offset as usize, data: data.to_vec() }))
+        self.with(|world, id| {
+            world.change(id, Change::Write { offset: offset as usize, data: data.to_vec() })
+        })
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -65,7 +65,11 @@ impl Snapshot {
 
     /// An answer, if nothing it may have read was cut meanwhile. An error of a cut file is no corruption.
     fn stands<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
-        if self.view.files.base_cuts.load(Ordering::SeqCst) == self.base_cuts { answer } else { Err(Error::SnapshotGone) }
+        if self.view.files.base_cuts.load(Ordering::SeqCst) == self.base_cuts {
+            answer
+        } else {
+            Err(Error::SnapshotGone)
+        }
     }
 
     /// The highest connected block; `None` before genesis is connected.
@@ -227,7 +231,8 @@ impl Snapshot {
     /// The id of one transaction of a block.
     pub fn txid_at(&self, height: Height, pos: u32) -> Result<Option<Txid>, Error> {
         let numbers = self.view.txs_of(height);
-        let number = numbers.and_then(|numbers| numbers.start.checked_add(pos).filter(|number| numbers.contains(number)));
+        let number = numbers
+            .and_then(|numbers| numbers.start.checked_add(pos).filter(|number| numbers.contains(number)));
         self.stands(number.map_or(Ok(None), |number| self.view.txid(TxNum(number))))
     }
 

@@ -129,6 +129,9 @@ impl Staged {
     }
 }
 
+/// A transaction that a coinbase repeats (BIP30), and its unspent outputs.
+type OlderCoinbase = (TxNum, Vec<(u32, Coin)>);
+
 /// The one writer of a data folder; dropping it frees the folder.
 pub struct Store {
     pub(crate) options: Options,
@@ -259,9 +262,11 @@ impl Store {
     }
 
     /// The earlier transaction that has the id of this block's coinbase, with what of it is unspent.
-    fn older(&self, new: &NewBlock<'_>) -> Result<Option<(TxNum, Vec<(u32, Coin)>)>, Error> {
+    fn older(&self, new: &NewBlock<'_>) -> Result<Option<OlderCoinbase>, Error> {
         let (view, base) = (&self.staged.view, self.base_read());
-        let (Some(txid), Some(coinbase)) = (new.txids.first(), new.block.txdata.first()) else { return Ok(None) };
+        let (Some(txid), Some(coinbase)) = (new.txids.first(), new.block.txdata.first()) else {
+            return Ok(None);
+        };
         let Some(older) = view.tx_num(base, txid, TxNum(u32::MAX))? else { return Ok(None) };
         let mut coins = Vec::new();
         for vout in 0..coinbase.output.len() as u32 {
@@ -451,7 +456,8 @@ impl Store {
     pub fn rollback(&mut self) -> Result<(), Error> {
         self.alive()?;
         self.staged = Staged::nothing(&self.view, &self.state);
-        let rewound = if self.segments.end() == self.state.end { Ok(()) } else { self.segments.rewind(self.state.end) };
+        let rewound =
+            if self.segments.end() == self.state.end { Ok(()) } else { self.segments.rewind(self.state.end) };
         rewound.map_err(|error| self.kill(error))
     }
 
@@ -462,7 +468,9 @@ impl Store {
 
     fn append(&mut self, raw: &[u8]) -> Result<BlockPos, Error> {
         let appended = self.segments.append(raw);
-        appended.map_err(|error| if matches!(error, Error::StorageFull { .. }) { error } else { self.kill(error) })
+        appended.map_err(
+            |error| if matches!(error, Error::StorageFull { .. }) { error } else { self.kill(error) },
+        )
     }
 
     fn base_read(&self) -> &dyn BaseRead {

@@ -177,7 +177,9 @@ impl TipFile {
             let (height, bytes) = row.map_err(error)?;
             let height = Height(height.value());
             let delta = delta_row::decode(height, bytes.value());
-            deltas.push(delta.map_err(|fault| Error::corrupt(FILE, format!("delta of height {height}: {fault}")))?);
+            deltas.push(
+                delta.map_err(|fault| Error::corrupt(FILE, format!("delta of height {height}: {fault}")))?,
+            );
         }
         Ok(deltas)
     }

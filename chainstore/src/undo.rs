@@ -28,7 +28,11 @@ pub(crate) fn rebuild(view: &View, base: &dyn BaseRead, height: Height) -> Resul
         let number = number.ok_or_else(|| corrupt("an input's transaction is missing"))?;
         // An output of this very block: `build` finds it, and looks at no coin. If an older transaction has the
         // same txid the block still spends its own.
-        spent.push(if number.0 >= first_tx { unlooked(number) } else { spent_coin(view, number, &outpoint)? });
+        spent.push(if number.0 >= first_tx {
+            unlooked(number)
+        } else {
+            spent_coin(view, number, &outpoint)?
+        });
     }
     let older = match (txids.first(), height) {
         (Some(txid), Height(1..)) => match view.tx_num(base, txid, TxNum(first_tx))? {
@@ -38,8 +42,16 @@ pub(crate) fn rebuild(view: &View, base: &dyn BaseRead, height: Height) -> Resul
         _ => None,
     };
     let hash = block.block_hash();
-    let source =
-        Source { height, hash, block: &block, txids: &txids, length: pos.length, first_tx, spent: &spent, older };
+    let source = Source {
+        height,
+        hash,
+        block: &block,
+        txids: &txids,
+        length: pos.length,
+        first_tx,
+        spent: &spent,
+        older,
+    };
     build(source, pos).map_err(|error| corrupt(&error.to_string()))
 }
 

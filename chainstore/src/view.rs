@@ -137,7 +137,12 @@ impl View {
     }
 
     /// The number of a transaction, of several with one txid the latest before `below`.
-    pub(crate) fn tx_num(&self, base: &dyn BaseRead, txid: &Txid, below: TxNum) -> Result<Option<TxNum>, Error> {
+    pub(crate) fn tx_num(
+        &self,
+        base: &dyn BaseRead,
+        txid: &Txid,
+        below: TxNum,
+    ) -> Result<Option<TxNum>, Error> {
         for delta in self.deltas.iter().rev() {
             let number = delta.position_of(txid).map(|at| TxNum(delta.head.first_tx + at));
             if let Some(number) = number.filter(|number| *number < below) {
@@ -177,7 +182,8 @@ impl View {
 
     fn place(&self, tx_num: TxNum, coin: CoinValue) -> Result<Coin, Error> {
         let height = self.height_of(tx_num);
-        let height = height.ok_or_else(|| Error::corrupt("blockpos", format!("no block has number {}", tx_num.0)))?;
+        let height =
+            height.ok_or_else(|| Error::corrupt("blockpos", format!("no block has number {}", tx_num.0)))?;
         let is_coinbase = self.txs_of(height).is_some_and(|numbers| numbers.start == tx_num.0);
         let CoinValue { value, class, script_key } = coin;
         Ok(Coin { value, tx_num, height, is_coinbase, class, script_key })
@@ -220,7 +226,11 @@ impl View {
                 unspent.remove(&(spent.tx_num, spent.vout));
             }
             for made in rows.made {
-                let coin = GroupCoin { tx_num: TxNum(delta.head.first_tx + made.tx), vout: made.vout, value: made.value };
+                let coin = GroupCoin {
+                    tx_num: TxNum(delta.head.first_tx + made.tx),
+                    vout: made.vout,
+                    value: made.value,
+                };
                 unspent.insert((coin.tx_num, coin.vout), coin);
             }
         }

@@ -171,7 +171,7 @@ impl Chain {
         Ok(events)
     }
 
-    #[expect(clippy::type_complexity, reason = "the store's failure outside, the block's inside")]
+    /// The outer error is the store's, the inner one names the block that does not fit.
     fn try_switch(
         &mut self,
         fork: Tip,

@@ -306,9 +306,9 @@ impl Node {
     fn route(&mut self, now: Now) {
         loop {
             if let Some(output) = self.headers.poll() {
-                self.from_headers(now, output);
+                self.take_from_headers(now, output);
             } else if let Some(output) = self.blocks.poll() {
-                self.from_blocks(now, output);
+                self.take_from_blocks(now, output);
             } else if let Some((peer, message)) = self.broadcasts.poll() {
                 self.outputs.push_back(Output::Send(peer, message));
             } else {
@@ -318,7 +318,7 @@ impl Node {
         self.maybe_synced();
     }
 
-    fn from_headers(&mut self, now: Now, output: headers::Output) {
+    fn take_from_headers(&mut self, now: Now, output: headers::Output) {
         let tree = self.headers.tree();
         match output {
             headers::Output::GetHeaders { peer, locator } => {
@@ -342,7 +342,7 @@ impl Node {
         }
     }
 
-    fn from_blocks(&mut self, now: Now, output: blocks::Output) {
+    fn take_from_blocks(&mut self, now: Now, output: blocks::Output) {
         match output {
             blocks::Output::GetData { peer, blocks } => {
                 let inventory = blocks.into_iter().map(crate::peer::Inventory::witness_block).collect();

@@ -221,3 +221,21 @@ fn locks_passed(tx: &Transaction, coins: &[Coin], height: Height, context: &Spen
         u64::from(context.parent_mtp) >= u64::from(since) + u64::from(lock << SEQUENCE_TIME_SHIFT)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use super::*;
+
+    #[test]
+    fn redeem_scripts_count_but_in_the_two_blocks_of_before_bip16() {
+        let counted = |hash| counted(BlockHash::from_str(hash).unwrap());
+        for hash in BIP16_EXCEPTIONS {
+            assert_eq!(counted(hash), Counted { p2sh: false, witness: false });
+        }
+        // The taproot exception of mainnet 692,261 is one for scripts alone.
+        let taproot_exception = "0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad";
+        assert_eq!(counted(taproot_exception), Counted { p2sh: true, witness: true });
+    }
+}

@@ -170,7 +170,8 @@ const ROWS: &[Row] = &[
     ("111 blocks, version 1", |c| versioned(c, 1), None),
     ("111 blocks, version 0", |c| versioned(c, 0), None),
     ("111 blocks, version -1", |c| versioned(c, -1), NONFINAL),
-    ("111 blocks, before BIP68", |c| before_bip68(c, 111), None),
+    ("111 blocks, before BIP68", |c| bip68_from(c, HEIGHT.0 + 1), None),
+    ("111 blocks, first of BIP68", |c| bip68_from(c, HEIGHT.0), NONFINAL),
     ("own coin, 0 blocks", |c| own_coin_waits(c, 0), None),
     ("own coin, 1 block", |c| own_coin_waits(c, 1), NONFINAL),
     ("own coin, 0 seconds", |c| own_coin_waits(c, units(0)), None),
@@ -280,9 +281,9 @@ fn versioned(case: &mut Case, version: i32) {
     case.wait(111);
 }
 
-fn before_bip68(case: &mut Case, sequence: u32) {
-    case.params.csv_height = HEIGHT.0 + 1;
-    case.wait(sequence);
+fn bip68_from(case: &mut Case, height: u32) {
+    case.params.csv_height = height;
+    case.wait(111);
 }
 
 fn own_coin_waits(case: &mut Case, sequence: u32) {

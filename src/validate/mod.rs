@@ -1,7 +1,7 @@
 //! CHECK: the consensus rules as pure functions, and the only makers of `CheckedBlock` and `ConnectedBlock`.
 //!
 //! `params` holds what differs between networks, `header` rungs 0 and 1 of the validation ladder, `block`
-//! rungs 3 and 4 (with `merkle`, `witness`, `sigops`, `signet`), `connect` rung 5.
+//! rungs 3 and 4 (with `merkle`, `transaction`, `sigops`, `signet`), `connect` rung 5.
 //! Reject reasons are Bitcoin Core's words. Nothing here knows of peers, files or time of its own.
 
 mod block;
@@ -18,6 +18,8 @@ mod transaction;
 mod block_tests;
 #[cfg(test)]
 mod connect_tests;
+#[cfg(test)]
+mod signet_tests;
 #[cfg(test)]
 mod testing;
 

@@ -4,6 +4,8 @@
 //! comes back, time passes. After each step the node's chain is compared with a naive model of the blocks that
 //! it was given; now and then every script's history and coins are, too. A failure names its seed.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod sim;
 mod world;
 

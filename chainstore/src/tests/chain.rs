@@ -12,7 +12,8 @@ use bitcoin::{
 };
 
 use crate::{
-    Coin, Height, NewBlock, Options, ScriptClass, ScriptHash, Snapshot, Store, TxNum, has_history, is_unspendable,
+    Coin, Height, NewBlock, Options, ScriptClass, ScriptHash, Snapshot, Store, TxNum, has_history,
+    is_unspendable,
 };
 
 pub(crate) const NETWORK: Network = Network::Regtest;
@@ -73,7 +74,10 @@ impl Answers {
                     });
                 }
                 for input in tx.input.iter().filter(|_| at > 0) {
-                    answers.coins.remove(&input.previous_output).expect("forged blocks spend coins that are there");
+                    answers
+                        .coins
+                        .remove(&input.previous_output)
+                        .expect("forged blocks spend coins that are there");
                     answers.history.entry(scripts[&input.previous_output]).or_default().insert(number);
                 }
                 for (output, vout) in tx.output.iter().zip(0..) {
@@ -107,29 +111,50 @@ impl Answers {
             let hash = ScriptHash::of(&script);
             let wanted: Vec<_> = self.history.get(&hash).into_iter().flatten().copied().collect();
             let found = snapshot.history(&hash).unwrap();
-            assert_eq!(found.iter().map(|entry| entry.tx_num).collect::<Vec<_>>(), wanted, "{context}: {script:?}");
+            assert_eq!(
+                found.iter().map(|entry| entry.tx_num).collect::<Vec<_>>(),
+                wanted,
+                "{context}: {script:?}"
+            );
             assert!(found.iter().all(|entry| entry.txid == self.txids[entry.tx_num.0 as usize]), "{context}");
-            assert!(found.iter().all(|entry| entry.height == self.heights[entry.tx_num.0 as usize]), "{context}");
+            assert!(
+                found.iter().all(|entry| entry.height == self.heights[entry.tx_num.0 as usize]),
+                "{context}"
+            );
 
-            let mut wanted: Vec<_> = self.coins.iter().filter(|(_, coin)| coin.script_key == hash.key()).collect();
+            let mut wanted: Vec<_> =
+                self.coins.iter().filter(|(_, coin)| coin.script_key == hash.key()).collect();
             wanted.sort_by_key(|(outpoint, coin)| (coin.tx_num, outpoint.vout));
-            let wanted: Vec<_> = wanted.iter().map(|(at, coin)| (**at, coin.tx_num, coin.height, coin.value)).collect();
+            let wanted: Vec<_> =
+                wanted.iter().map(|(at, coin)| (**at, coin.tx_num, coin.height, coin.value)).collect();
             let found = snapshot.unspent(&hash).unwrap();
-            let found: Vec<_> = found.iter().map(|u| (OutPoint::new(u.txid, u.vout), u.tx_num, u.height, u.value)).collect();
+            let found: Vec<_> =
+                found.iter().map(|u| (OutPoint::new(u.txid, u.vout), u.tx_num, u.height, u.value)).collect();
             assert_eq!(found, wanted, "{context}: {script:?}");
             let balance: Amount = wanted.iter().map(|coin| coin.3).sum();
             assert_eq!(snapshot.balance(&hash).unwrap(), balance, "{context}");
         }
         for (txid, number) in self.txids.iter().zip(0u32..) {
-            assert_eq!(snapshot.tx_num(txid).unwrap(), self.numbers.get(txid).copied(), "{context}: {number}");
+            assert_eq!(
+                snapshot.tx_num(txid).unwrap(),
+                self.numbers.get(txid).copied(),
+                "{context}: {number}"
+            );
             assert_eq!(snapshot.txid(TxNum(number)).unwrap(), Some(*txid), "{context}");
             assert_eq!(snapshot.height_of(TxNum(number)), Some(self.heights[number as usize]), "{context}");
             let raw = snapshot.raw_tx(txid).unwrap();
             let later = self.numbers.get(txid).map(|later| later.0 as usize);
-            assert_eq!(raw.map(|raw| (raw.bytes, raw.height)), later.map(|at| (self.raw[at].clone(), self.heights[at])));
+            assert_eq!(
+                raw.map(|raw| (raw.bytes, raw.height)),
+                later.map(|at| (self.raw[at].clone(), self.heights[at]))
+            );
             for vout in 0..4 {
                 let outpoint = OutPoint::new(*txid, vout);
-                assert_eq!(snapshot.coin(&outpoint).unwrap(), self.coins.get(&outpoint).copied(), "{context}");
+                assert_eq!(
+                    snapshot.coin(&outpoint).unwrap(),
+                    self.coins.get(&outpoint).copied(),
+                    "{context}"
+                );
             }
         }
         let mut first = 0;
@@ -142,7 +167,8 @@ impl Answers {
             assert_eq!(snapshot.txid_at(height, 0).unwrap(), Some(txids[0]), "{context}");
             assert_eq!(snapshot.txid_at(height, txids.len() as u32).unwrap(), None, "{context}");
         }
-        let all: Vec<u8> = blocks.iter().flat_map(|block| bitcoin::consensus::serialize(&block.header)).collect();
+        let all: Vec<u8> =
+            blocks.iter().flat_map(|block| bitcoin::consensus::serialize(&block.header)).collect();
         assert_eq!(snapshot.headers(Height(0), blocks.len() as u32).unwrap(), all, "{context}");
         assert_eq!(snapshot.txid(TxNum(self.txids.len() as u32)).unwrap(), None, "{context}");
     }
@@ -197,7 +223,12 @@ impl Forge {
             }
             if !input.is_empty() {
                 let output = (0..self.rng.u32(1..4)).map(|_| self.output(&scripts)).collect();
-                txdata.push(Transaction { version: transaction::Version::TWO, lock_time: LockTime::ZERO, input, output });
+                txdata.push(Transaction {
+                    version: transaction::Version::TWO,
+                    lock_time: LockTime::ZERO,
+                    input,
+                    output,
+                });
             }
         }
         self.seal(parent.block_hash(), txdata)
@@ -274,8 +305,10 @@ pub(crate) fn connect(store: &mut Store, block: &Block) -> Result<(), crate::Err
 pub(crate) fn aside(store: &Store) -> Vec<String> {
     let headers = store.headers().unwrap();
     let chain = headers.chain.iter().zip(0u32..).map(|(header, height)| (Height(height), *header));
-    let mut known: Vec<String> =
-        chain.chain(headers.side).map(|(height, header)| format!("header {height} {}", header.block_hash())).collect();
+    let mut known: Vec<String> = chain
+        .chain(headers.side)
+        .map(|(height, header)| format!("header {height} {}", header.block_hash()))
+        .collect();
     known.sort();
     known.extend(headers.invalid.iter().map(|hash| format!("invalid {hash}")));
     for tip in store.stored_blocks() {

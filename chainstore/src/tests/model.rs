@@ -129,7 +129,10 @@ fn commit(store: &mut Store, model: &mut Model, context: &str) {
             numbers.map(|n| (answers.txids[n.0 as usize], answers.heights[n.0 as usize])).collect()
         };
         if txids(&before) != txids(&after) {
-            assert!(commit.touched.binary_search(&hash.key()).is_ok(), "{context}: {script:?} is not touched");
+            assert!(
+                commit.touched.binary_search(&hash.key()).is_ok(),
+                "{context}: {script:?} is not touched"
+            );
         }
     }
     model.committed = model.staged.clone();
@@ -164,14 +167,18 @@ fn compare(store: &Store, model: &Model, context: &str) {
 /// Roots and branches lead from the header to the root of bitcoin's tree.
 fn check_proofs(snapshot: &Snapshot, blocks: &[Block], context: &str) {
     use bitcoin::hashes::{Hash, HashEngine, sha256d};
-    for count in [1, 2, 3, blocks.len() / 2, blocks.len()].into_iter().filter(|n| (1..=blocks.len()).contains(n)) {
+    for count in
+        [1, 2, 3, blocks.len() / 2, blocks.len()].into_iter().filter(|n| (1..=blocks.len()).contains(n))
+    {
         let leaves = blocks[..count].iter().map(|block| block.block_hash().to_raw_hash());
         let wanted = bitcoin::merkle_tree::calculate_root(leaves).unwrap();
         for height in [0, count / 2, count - 1] {
-            let proof = snapshot.header_proof(Height(height as u32), Height(count as u32 - 1)).unwrap().unwrap();
+            let proof =
+                snapshot.header_proof(Height(height as u32), Height(count as u32 - 1)).unwrap().unwrap();
             let mut hash = blocks[height].block_hash().to_raw_hash();
             for (sibling, level) in proof.branch.iter().zip(0..) {
-                let (left, right) = if height >> level & 1 == 0 { (hash, *sibling) } else { (*sibling, hash) };
+                let (left, right) =
+                    if height >> level & 1 == 0 { (hash, *sibling) } else { (*sibling, hash) };
                 let mut engine = sha256d::Hash::engine();
                 engine.input(left.as_ref());
                 engine.input(right.as_ref());
