@@ -10,7 +10,8 @@ use bitcoin::BlockHash;
 use bitcoin::p2p::ServiceFlags;
 use fastrand::Rng;
 
-use super::testing::{Fault, Forge, Harness};
+use super::testing::Harness;
+use super::testing_forge::{Fault, Forge};
 use crate::peer::PeerId;
 
 const STEPS: usize = 1_500;

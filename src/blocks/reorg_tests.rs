@@ -7,7 +7,8 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 
 use super::patience::STALL_TIMEOUT;
-use super::testing::{ENOUGH_BYTES, Fault, Forge, Harness};
+use super::testing::{ENOUGH_BYTES, Harness};
+use super::testing_forge::{Fault, Forge};
 
 /// A common part, and two branches on top of it.
 struct Fork {
