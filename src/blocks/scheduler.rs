@@ -341,10 +341,10 @@ impl Scheduler {
             for (height, hash) in self.beside(peer, tip, situation) {
                 // What is in flight of the withheld chain may never come, so it takes no room here.
                 let in_flight = self.requests.values().filter(|request| request.side).count();
-                if in_flight > 0 && !(situation.fits)(in_flight) {
+                if !(situation.fits)(in_flight) {
+                    asked.starved = true;
                     break;
                 }
-                asked.starved |= !(situation.fits)(in_flight);
                 self.send(now, peer, height, hash, true, asked);
             }
         }
