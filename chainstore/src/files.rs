@@ -4,7 +4,7 @@
 //! what it read was not touched. Bytes that only grow need no more than that, and no lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::array::Array;
 use crate::codec::{DecodeError, Reader};
@@ -35,6 +35,8 @@ pub(crate) struct Files {
     pub(crate) header_cuts: AtomicU64,
     /// How often anything below the deltas was undone.
     pub(crate) base_cuts: AtomicU64,
+    /// The highest base, in blocks, that a snapshot reads.
+    base_top: AtomicU32,
 }
 
 /// A record of `blockpos`.
@@ -81,15 +83,28 @@ impl Files {
             blockpos: Array::open(&**disk, blockpos)?,
             header_cuts: AtomicU64::new(0),
             base_cuts: AtomicU64::new(0),
+            base_top: AtomicU32::new(0),
         };
         files.cut_headers(state.headers)?;
         files.cut_base(state)?;
         Ok(files)
     }
 
+    /// A snapshot over a base of `blocks` blocks begins.
+    pub(crate) fn note_base(&self, blocks: u32) {
+        self.base_top.fetch_max(blocks, Ordering::SeqCst);
+    }
+
     /// Cuts the headers to `count`, which the state row names already.
+    ///
+    /// A snapshot takes the headers above its base from the deltas, those below from the array: a cut below its
+    /// base ends it like an undoing of the base.
     pub(crate) fn cut_headers(&self, count: u32) -> Result<(), Error> {
         self.header_cuts.fetch_add(1, Ordering::SeqCst);
+        if count < self.base_top.load(Ordering::SeqCst) {
+            self.base_cuts.fetch_add(1, Ordering::SeqCst);
+            self.base_top.store(count, Ordering::SeqCst);
+        }
         self.headers.cut_to(count)?;
         self.hashes.cut_to(mmr::node_count(count))
     }

@@ -53,6 +53,7 @@ pub struct HeaderProof {
 
 impl Snapshot {
     pub(crate) fn new(view: View, base: Arc<BaseReader>, headers: u32) -> Self {
+        view.files.note_base(view.base.blocks);
         let header_cuts = view.files.header_cuts.load(Ordering::SeqCst);
         let base_cuts = view.files.base_cuts.load(Ordering::SeqCst);
         Self { view, base, headers, header_cuts, base_cuts }

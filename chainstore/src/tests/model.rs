@@ -74,6 +74,8 @@ fn run(seed: u64) {
             _ => {
                 drop(store);
                 store = open(&disk);
+                // Snapshots end with the process that took them.
+                model.old.clear();
                 model.staged = model.committed.clone();
                 model.stored = model.committed_stored.clone();
             }
