@@ -17,10 +17,14 @@ mod window;
 #[cfg(test)]
 mod download_tests;
 #[cfg(test)]
+mod limit_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod reorg_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod testing_forge;
 
 pub use sync::{BlockSync, ChainEvent, Output, Progress};

@@ -109,16 +109,15 @@ impl Peer {
         self.serves != Serves::Nothing && self.tip.is_none()
     }
 
+    /// Whether it may have a block of the best chain at this height, and keep it: a first, quick look.
+    pub fn may_have(&self, height: Height) -> bool {
+        self.shared.is_some_and(|shared| height <= shared) && self.keeps(height)
+    }
+
     /// Whether it has the block and will give it to us.
     pub fn can_give(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
-        let Some(tip) = self.tip.filter(|tip| tip.height >= height) else { return false };
-        let depth = tip.height.0 - height.0;
-        let kept = match self.serves {
-            Serves::Nothing => false,
-            Serves::Recent => depth <= PRUNED_DEPTH,
-            Serves::All => depth <= HISTORY_DEPTH || self.history_lapses < MAX_HISTORY_LAPSES,
-        };
-        kept && self.has(height, hash, tip, tree)
+        self.keeps(height)
+            && self.has(height, hash, tree)
             && !self.refused.contains(&hash)
             && self.refused.len() < MAX_REMEMBERED
     }
@@ -207,10 +206,21 @@ impl Peer {
         self.tip.is_some_and(|tip| tip.height.0.saturating_sub(height.0) > HISTORY_DEPTH)
     }
 
-    fn has(&self, height: Height, hash: BlockHash, tip: HeaderTip, tree: &HeaderTree) -> bool {
+    /// Whether it serves blocks as deep below its tip as this height.
+    fn keeps(&self, height: Height) -> bool {
+        let Some(tip) = self.tip.filter(|tip| tip.height >= height) else { return false };
+        let depth = tip.height.0 - height.0;
+        match self.serves {
+            Serves::Nothing => false,
+            Serves::Recent => depth <= PRUNED_DEPTH,
+            Serves::All => depth <= HISTORY_DEPTH || self.history_lapses < MAX_HISTORY_LAPSES,
+        }
+    }
+
+    fn has(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
         if self.shared.is_some_and(|shared| height <= shared) {
             return tree.hash_at(height) == Some(hash);
         }
-        tree.ancestor(tip.hash, height) == Some(hash)
+        self.tip.is_some_and(|tip| tree.ancestor(tip.hash, height) == Some(hash))
     }
 }

@@ -50,14 +50,18 @@ impl Reorder {
         Self {
             limit_bytes,
             held_bytes: 0,
-            average_bytes: FIRST_GUESS_BYTES.min(limit_bytes),
+            average_bytes: FIRST_GUESS_BYTES,
             blocks: BTreeMap::new(),
             ready: BTreeSet::new(),
         }
     }
 
-    /// Whether there will be room for one more block when the `in_flight` that were asked for have arrived.
+    /// Whether there will be room for one more block when the `in_flight` that were asked for have arrived. For one
+    /// block alone there always is.
     pub fn fits(&self, in_flight: usize) -> bool {
+        if self.blocks.is_empty() && in_flight == 0 {
+            return true;
+        }
         let expected = self.average_bytes.saturating_mul(in_flight.saturating_add(1));
         self.held_bytes.saturating_add(expected) <= self.limit_bytes
     }
@@ -68,7 +72,7 @@ impl Reorder {
     }
 
     /// Takes in a block that arrived; `false` when there is no room. Everything waits for the first missing block, so
-    /// that one is let in over the limit.
+    /// that one is let in over the limit, and so is a block that comes alone.
     pub fn arrived(
         &mut self,
         hash: BlockHash,
@@ -78,7 +82,7 @@ impl Reorder {
         is_first: bool,
     ) -> bool {
         let fits = self.held_bytes.saturating_add(len_bytes) <= self.limit_bytes;
-        let may_exceed = is_first && self.held_bytes <= self.limit_bytes;
+        let may_exceed = (is_first || self.blocks.is_empty()) && self.held_bytes <= self.limit_bytes;
         if !fits && !may_exceed {
             // Or it would be asked for again at once.
             self.average_bytes = self.average_bytes.max(len_bytes);
@@ -210,12 +214,19 @@ mod tests {
         assert!(reorder.fits(9_000) && !reorder.fits(10_000));
 
         // One that had to be let go is not asked for again before there is room for it.
-        assert!(!arrive(&mut reorder, 1, 10_000_001, false));
+        assert!(arrive(&mut reorder, 1, 1_000, false));
+        assert!(!arrive(&mut reorder, 2, 9_999_500, false));
         assert!(!reorder.fits(0));
+        reorder.release(&hash(1));
+        assert!(reorder.fits(0));
     }
 
     #[test]
-    fn a_limit_below_the_first_guess_still_lets_one_block_be_asked_for() {
-        assert!(Reorder::new(1_000).fits(0));
+    fn one_block_alone_is_always_let_in() {
+        let mut reorder = Reorder::new(1_000);
+        assert!(reorder.fits(0));
+        assert!(arrive(&mut reorder, 1, 5_000, false));
+        assert!(!reorder.fits(0));
+        assert!(!arrive(&mut reorder, 2, 1, true));
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 
 use super::patience::STALL_TIMEOUT;
-use super::testing::{ENOUGH_BYTES, Fault, Forge, Harness};
+use super::testing::{ENOUGH_BYTES, Harness};
+use super::testing_forge::{Fault, Forge};
 
 /// A common part, and two branches on top of it.
 struct Fork {
@@ -162,35 +163,57 @@ fn while_the_blocks_of_a_better_chain_are_withheld_the_old_tip_stays_and_grows()
 }
 
 #[test]
-fn a_withheld_chain_that_fills_memory_does_not_starve_the_chain_that_can_be_had() {
-    let mut forge = Forge::new();
-    let old = forge.mine(forge.genesis(), 2);
-    let mut new = vec![forge.mine_one(forge.genesis(), 0, Fault::None)];
-    for _ in 0..40 {
-        new.push(forge.mine_one(last(&new), 10_000, Fault::None));
+fn blocks_that_wait_for_a_withheld_one_go_to_disk_when_another_chain_is_followed() {
+    let mut sync = Harness::new();
+    let new = sync.forge.mine(sync.forge.genesis(), 8);
+    let honest = sync.forge.mine(sync.forge.genesis(), 3);
+    let liar = sync.connect(last(&new));
+    for hash in &new[1..] {
+        sync.deliver(liar, *hash);
     }
-    let honest: Vec<_> = {
-        let mut tip = last(&old);
+    assert_eq!((sync.writer.disk.len(), sync.progress().in_memory), (0, 7));
+
+    let bob = sync.connect(last(&honest));
+    sync.advance(STALL_TIMEOUT);
+    sync.serve(&[bob]);
+    assert_eq!(sync.connected(), last(&honest));
+    assert_eq!((sync.writer.disk.len(), sync.progress().in_memory), (7, 0));
+
+    sync.deliver(liar, new[0]);
+    assert_eq!(sync.connected(), last(&new));
+}
+
+#[test]
+fn a_withheld_chain_that_fills_memory_does_not_starve_the_chain_that_can_be_had() {
+    let mut sync = Harness::with_memory(Forge::new(), 60_000);
+    // So many that the size of blocks is known.
+    let common = sync.forge.mine(sync.forge.genesis(), 200);
+    let mut large = |count| {
+        let mut tip = last(&common);
         std::iter::repeat_with(|| {
-            tip = forge.mine_one(tip, 10_000, Fault::None);
+            tip = sync.forge.mine_one(tip, 9_000, Fault::None);
             tip
         })
-        .take(10)
-        .collect()
+        .take(count)
+        .collect::<Vec<_>>()
     };
-    // From genesis on, so that the withheld chain extends ours and its blocks wait in memory.
-    let mut sync = Harness::with_memory(forge, 60_000);
-    let liar = sync.connect(last(&new));
+    let (new, honest) = (large(40), large(10));
+    let liar = sync.connect(last(&common));
+    sync.serve(&[liar]);
+    sync.announce(liar, last(&new));
     while let Some(hash) = sync.owes(liar).into_iter().find(|hash| *hash != new[0]) {
         sync.deliver(liar, hash);
     }
-    assert_eq!(sync.connected(), sync.forge.genesis());
+    assert_eq!(sync.connected(), last(&common));
+    assert!(sync.progress().held_bytes > 50_000, "{:?}", sync.progress());
+
     let bob = sync.connect(last(&honest));
-    for _ in 0..20 {
-        sync.advance(Duration::from_secs(1));
+    for _ in 0..5 {
+        sync.advance(STALL_TIMEOUT);
         sync.serve(&[bob]);
     }
     assert_eq!(sync.connected(), last(&honest));
+    assert_eq!(sync.dropped(), []);
 
     sync.serve(&[liar]);
     assert_eq!(sync.connected(), last(&new));

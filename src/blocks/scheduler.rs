@@ -232,14 +232,32 @@ impl Scheduler {
         slow.chain(self.stalled_at().map(|(_, at)| at)).chain(self.hedge_at).min()
     }
 
-    /// Whether anybody can be asked for a block, or may turn out to.
+    /// Whether somebody was or can be asked for a block, or may turn out to have it.
     pub fn has_source(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
-        self.peers.values().any(|peer| peer.is_undecided() || peer.can_give(height, hash, tree))
+        self.requests.contains_key(&hash)
+            || self.peers.values().any(|peer| peer.is_undecided() || peer.can_give(height, hash, tree))
     }
 
     /// Blocks that were asked for and did not arrive yet.
     pub fn in_flight(&self) -> usize {
         self.requests.len()
+    }
+
+    /// What must always be true of who was asked for what.
+    #[cfg(test)]
+    pub fn hold_invariants(&self) {
+        let mut in_flight: BTreeMap<PeerId, usize> = self.peers.keys().map(|peer| (*peer, 0)).collect();
+        for (hash, request) in &self.requests {
+            let asked: BTreeSet<PeerId> = request.asks.iter().map(|ask| ask.peer).collect();
+            assert_eq!(asked.len(), request.asks.len(), "{hash} is asked twice of the same peer");
+            assert!(!asked.is_empty(), "{hash} is in flight from nobody");
+            for peer in asked {
+                *in_flight.get_mut(&peer).expect("asked of a peer that is gone") += 1;
+            }
+        }
+        for (id, peer) in &self.peers {
+            assert_eq!(peer.room() + in_flight[id], super::peers::MAX_IN_FLIGHT, "{id}");
+        }
     }
 
     /// Peers that owe us blocks.
@@ -267,7 +285,9 @@ impl Scheduler {
             if !self.peers.values().any(Peer::has_room) {
                 return false;
             }
-            if let Some(peer) = self.choose(height, hash, &[], tree) {
+            // Cheap, and true of most blocks while most peers are busy.
+            let hopeless = !self.peers.values().any(|peer| peer.has_room() && peer.may_have(height));
+            if !hopeless && let Some(peer) = self.choose(height, hash, &[], tree) {
                 self.send(now, peer, height, hash, false, asked);
             }
         }
@@ -321,10 +341,10 @@ impl Scheduler {
             for (height, hash) in self.beside(peer, tip, situation) {
                 // What is in flight of the withheld chain may never come, so it takes no room here.
                 let in_flight = self.requests.values().filter(|request| request.side).count();
-                if in_flight > 0 && !(situation.fits)(in_flight) {
+                if !(situation.fits)(in_flight) {
+                    asked.starved = true;
                     break;
                 }
-                asked.starved |= !(situation.fits)(in_flight);
                 self.send(now, peer, height, hash, true, asked);
             }
         }
@@ -364,12 +384,12 @@ impl Scheduler {
     /// The peer that is asked for a block: one with room that was not asked yet. Peers that keep silent come last, and
     /// only if no other has the block at all.
     fn choose(&self, height: Height, hash: BlockHash, asks: &[Ask], tree: &HeaderTree) -> Option<PeerId> {
-        let able = self.peers.iter().filter(|(id, peer)| {
+        let able = |(id, peer): &(&PeerId, &Peer)| {
             asks.iter().all(|ask| ask.peer != **id) && peer.can_give(height, hash, tree)
-        });
-        let (silent, good): (Vec<_>, Vec<_>) = able.partition(|(_, peer)| peer.is_unreliable());
-        let among = if good.is_empty() { silent } else { good };
-        let free = among.into_iter().filter(|(_, peer)| peer.has_room());
+        };
+        let any_good = self.peers.iter().filter(able).any(|(_, peer)| !peer.is_unreliable());
+        let free = |(_, peer): &(&PeerId, &Peer)| peer.has_room() && !(any_good && peer.is_unreliable());
+        let free = self.peers.iter().filter(free).filter(able);
         free.min_by_key(|(_, peer)| peer.burden()).map(|(id, _)| *id)
     }
 

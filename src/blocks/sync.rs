@@ -265,6 +265,12 @@ impl BlockSync {
         self.is_drained() && self.scheduler.in_flight() == 0 && self.reorder.len() == 0
     }
 
+    /// What must always be true.
+    #[cfg(test)]
+    pub(super) fn hold_invariants(&self) {
+        self.scheduler.hold_invariants();
+    }
+
     /// Takes in a block that was asked for, if it is still wanted and there is room for it. A second copy is not.
     fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, raw: Bytes) {
         let settled = is_settled(&hash, &self.reorder, &self.activation);

@@ -4,20 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bitcoin::absolute::LockTime;
-use bitcoin::block::{Header, Version};
-use bitcoin::consensus::serialize;
 use bitcoin::p2p::ServiceFlags;
-use bitcoin::script::Builder;
-use bitcoin::{
-    Amount, Block, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
-    Witness, Work, transaction,
-};
+use bitcoin::{BlockHash, Network, Work};
 use bytes::Bytes;
 use chainstore::{Height, Tip};
 
-use super::peers::MAX_IN_FLIGHT;
 use super::sync::{BlockSync, ChainEvent, Output, Progress};
+use super::testing_forge::{Fault, Forge};
 use crate::headers::HeaderTree;
 use crate::peer::{Misbehavior, PeerId, PeerInfo};
 use crate::time::{Instant, Now};
@@ -27,133 +20,6 @@ use crate::validate::{BlockContext, CheckedBlock, Params, check_block};
 pub(super) const ENOUGH_BYTES: usize = 1 << 40;
 /// A clock at which every block made here is old enough.
 const NOW: u64 = 1_800_000_000;
-
-/// What is wrong with a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    None,
-    /// Its coinbase begins with another height: rung 4 finds it.
-    Height,
-    /// The writer finds it: rung 5.
-    Spend,
-}
-
-#[derive(Clone, Debug)]
-struct Mined {
-    header: Header,
-    raw: Bytes,
-    height: Height,
-    fault: Fault,
-}
-
-/// All blocks that anyone mined.
-#[derive(Debug)]
-pub(super) struct Forge {
-    params: Params,
-    blocks: BTreeMap<BlockHash, Mined>,
-    serial: i64,
-}
-
-impl Forge {
-    pub fn new() -> Self {
-        let params = Params::of(Network::Regtest);
-        let header = params.genesis.header;
-        let raw = serialize(&params.genesis).into();
-        let genesis = Mined { header, raw, height: Height::GENESIS, fault: Fault::None };
-        Self { blocks: BTreeMap::from([(header.block_hash(), genesis)]), params, serial: 0 }
-    }
-
-    pub fn genesis(&self) -> BlockHash {
-        self.params.genesis_hash()
-    }
-
-    /// `count` small blocks in a row on top of `parent`.
-    pub fn mine(&mut self, parent: BlockHash, count: usize) -> Vec<BlockHash> {
-        let mut tip = parent;
-        std::iter::repeat_with(|| {
-            tip = self.mine_one(tip, 0, Fault::None);
-            tip
-        })
-        .take(count)
-        .collect()
-    }
-
-    /// One block with an output of `padding` bytes.
-    pub fn mine_one(&mut self, parent: BlockHash, padding: usize, fault: Fault) -> BlockHash {
-        self.serial += 1;
-        let below = &self.blocks[&parent];
-        let height = below.height.next();
-        let claimed = height.0 + if fault == Fault::Height { 1 } else { 0 };
-        let script_sig =
-            Builder::new().push_int(i64::from(claimed)).push_int(1_000_000 + self.serial).into_script();
-        let coinbase = Transaction {
-            version: transaction::Version::ONE,
-            lock_time: LockTime::ZERO,
-            input: vec![TxIn {
-                previous_output: OutPoint::null(),
-                script_sig,
-                sequence: Sequence::MAX,
-                witness: Witness::new(),
-            }],
-            output: vec![TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from(vec![0x51; padding]) }],
-        };
-        let mut header = Header {
-            version: Version::from_consensus(0x2000_0000),
-            prev_blockhash: parent,
-            merkle_root: TxMerkleNode::from_raw_hash(coinbase.compute_txid().to_raw_hash()),
-            time: below.header.time + 600,
-            bits: below.header.bits,
-            nonce: 0,
-        };
-        while !header.target().is_met_by(header.block_hash()) {
-            header.nonce += 1;
-        }
-        let raw = serialize(&Block { header, txdata: vec![coinbase] }).into();
-        self.blocks.insert(header.block_hash(), Mined { header, raw, height, fault });
-        header.block_hash()
-    }
-
-    pub fn raw(&self, hash: BlockHash) -> Bytes {
-        self.blocks[&hash].raw.clone()
-    }
-
-    /// The same header over other transactions.
-    pub fn mutated(&self, hash: BlockHash) -> Bytes {
-        let mut raw = self.raw(hash).to_vec();
-        // The last byte of the lock time of the last transaction.
-        *raw.last_mut().unwrap() ^= 1;
-        raw.into()
-    }
-
-    pub fn height(&self, hash: BlockHash) -> Height {
-        self.blocks[&hash].height
-    }
-
-    pub fn parent(&self, hash: BlockHash) -> BlockHash {
-        self.blocks[&hash].header.prev_blockhash
-    }
-
-    pub fn tip(&self, hash: BlockHash) -> Tip {
-        Tip { height: self.height(hash), hash }
-    }
-
-    /// Whether the block and all below it are good.
-    pub fn is_valid(&self, hash: BlockHash) -> bool {
-        self.chain(hash).iter().all(|hash| self.blocks[hash].fault == Fault::None)
-    }
-
-    /// The chain up to `tip`, lowest first, without genesis.
-    pub fn chain(&self, tip: BlockHash) -> Vec<BlockHash> {
-        let mut chain = Vec::new();
-        let mut at = tip;
-        while at != self.genesis() {
-            chain.push(at);
-            at = self.parent(at);
-        }
-        chain.reverse();
-        chain
-    }
-}
 
 /// The chain's writer: what is connected, and what is on disk.
 #[derive(Debug)]
@@ -199,6 +65,10 @@ pub(super) struct Harness {
     pub condemned: Vec<BlockHash>,
     /// Checks put out so far.
     pub checks: usize,
+    /// Blocks that passed their check.
+    passed: BTreeSet<BlockHash>,
+    /// Good blocks that passed their check and stand on such, down to genesis or to what was connected at the start.
+    whole: BTreeSet<BlockHash>,
 }
 
 impl Harness {
@@ -234,6 +104,8 @@ impl Harness {
             dropped: Vec::new(),
             condemned: Vec::new(),
             checks: 0,
+            passed: BTreeSet::new(),
+            whole: BTreeSet::from([tip]),
             forge,
         };
         harness.learn(tip);
@@ -401,7 +273,7 @@ impl Harness {
             self.forge.chain(tip).into_iter().filter(|hash| !self.tree.contains(*hash)).collect();
         for hash in unknown {
             // What is built on an invalid block is refused, as it should be.
-            let _ = self.tree.insert(self.forge.blocks[&hash].header, NOW);
+            let _ = self.tree.insert(self.forge.header(hash), NOW);
         }
     }
 
@@ -426,6 +298,9 @@ impl Harness {
                     let parent_mtp = self.tree.median_time_past(self.forge.parent(hash)).unwrap();
                     let context = BlockContext { height, parent_mtp };
                     let result = check_block(raw, &context, &self.forge.params);
+                    if result.is_ok() {
+                        self.note_passed(hash);
+                    }
                     self.sync.handle_checked(self.now, hash, result, &self.tree);
                 }
                 Output::Connect(block) => self.writer.queue.push_back(Command::Connect(block)),
@@ -441,6 +316,25 @@ impl Harness {
                 }
             }
             self.hold_invariants();
+        }
+    }
+
+    fn note_passed(&mut self, hash: BlockHash) {
+        self.passed.insert(hash);
+        let mut more = vec![hash];
+        while let Some(hash) = more.pop() {
+            if self.whole.contains(&self.forge.parent(hash)) && self.connects(hash) {
+                self.whole.insert(hash);
+                more.extend(self.passed.iter().filter(|child| self.forge.parent(**child) == hash));
+            }
+        }
+    }
+
+    /// The writer has done all it was told, so the connected chain is the best of all that arrived without a gap.
+    pub fn hold_best(&self) {
+        if self.writer.queue.is_empty() {
+            let best = self.whole.iter().map(|hash| self.work(*hash)).max();
+            assert_eq!(Some(self.work(self.connected())), best, "a better chain is there");
         }
     }
 
@@ -529,16 +423,13 @@ impl Harness {
     }
 
     fn connects(&self, hash: BlockHash) -> bool {
-        self.forge.blocks[&hash].fault != Fault::Spend
+        self.forge.fault(hash) != Fault::Spend
     }
 
     fn hold_invariants(&self) {
-        for (id, peer) in &self.peers {
-            assert!(peer.owes.len() <= MAX_IN_FLIGHT + 64, "{id} owes {}", peer.owes.len());
-        }
+        self.sync.hold_invariants();
         let progress = self.progress();
-        assert!(progress.in_flight <= self.peers.len() * MAX_IN_FLIGHT);
-        let largest = self.forge.blocks.values().map(|block| block.raw.len()).max().unwrap_or(0);
+        let largest = self.forge.largest();
         assert!(progress.held_bytes <= self.limit_bytes.saturating_add(largest), "{progress:?}");
     }
 
