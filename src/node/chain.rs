@@ -183,7 +183,9 @@ impl Chain {
         for &hash in connect {
             let tip = self.tip()?;
             let Some(raw) = self.store.stored_block(&hash)? else {
-                return Ok(Err((hash, "its block is not on disk".into())));
+                // The scheduler only names what the store said it has: the header is not to blame.
+                let what = format!("block {hash} was kept and is gone");
+                return Err(chainstore::Error::Corrupt { file: "tip.redb".into(), what });
             };
             let context = BlockContext {
                 height: tip.height.next(),
