@@ -74,7 +74,8 @@ impl Operator {
 
     /// Called about once a second.
     pub fn progress(&mut self, progress: &Progress) {
-        if progress.synced {
+        // Before the first peer has spoken there is nothing to show.
+        if progress.synced || progress.peers == 0 {
             clear_bar();
             return;
         }
