@@ -2,7 +2,7 @@
 //!
 //! One task a connection. A session answers from the view it holds; views come through a broadcast channel, and
 //! a session that was too slow to see each of them is told that anything may have changed.
-//! A wallet that does not read is paused, then dropped: what waits for it is bounded by one read's answers.
+//! A wallet that does not read is paused, then dropped: what waits for it is bounded: a megabyte and one answer.
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -139,6 +139,7 @@ impl Listener {
                             replies: JoinSet::new(),
                             outgoing: BytesMut::new(),
                             input_open: true,
+                            lines: LineDecoder::default(),
                         };
                         let why = tokio::select! {
                             why = talk.run(stream) => why,
@@ -168,6 +169,7 @@ struct Talk {
     outgoing: BytesMut,
     /// Until the wallet closes its side.
     input_open: bool,
+    lines: LineDecoder,
 }
 
 /// What comes back of a broadcast.
@@ -178,7 +180,8 @@ impl Talk {
     async fn run(mut self, mut stream: TcpStream) -> String {
         let (mut reader, mut writer) = stream.split();
         let mut incoming = vec![0; READ_BYTES];
-        let mut lines = LineDecoder::default();
+        // Whether lines may have arrived that are not answered.
+        let mut unanswered = false;
         loop {
             if self.take_outputs() {
                 // Whoever does not read what is left for him loses it.
@@ -187,6 +190,11 @@ impl Talk {
             }
             // A wallet that does not read is not read from either, and gets no news until it does.
             let has_room = self.outgoing.len() < PAUSE_AT_BYTES;
+            // A burst of requests is answered one by one, so that no more waits than the last answer over the limit.
+            if unanswered && has_room {
+                unanswered = self.take_line();
+                continue;
+            }
             let stuck = !self.outgoing.is_empty();
             tokio::select! {
                 written = writer.write(&self.outgoing), if stuck => match written {
@@ -194,12 +202,15 @@ impl Talk {
                     Err(error) => return error.to_string(),
                 },
                 () = sleep(SLOW_READER), if stuck => return "does not read its answers".into(),
-                read = reader.read(&mut incoming), if has_room && self.input_open => match read {
+                read = reader.read(&mut incoming), if has_room && !unanswered && self.input_open => match read {
                     Ok(0) => {
                         self.input_open = false;
                         self.session.handle_end_of_input(self.clock.now());
                     }
-                    Ok(count) => self.take_lines(&mut lines, &incoming[..count]),
+                    Ok(count) => {
+                        self.lines.push(&incoming[..count]);
+                        unanswered = true;
+                    }
                     Err(error) => return error.to_string(),
                 },
                 update = self.updates.recv(), if has_room => match update {
@@ -219,16 +230,17 @@ impl Talk {
         }
     }
 
-    /// Each line is answered before the next is looked at.
-    fn take_lines(&mut self, lines: &mut LineDecoder, bytes: &[u8]) {
-        lines.push(bytes);
-        loop {
-            match lines.next_line() {
-                Ok(Some(line)) => self.session.handle_line(self.clock.now(), line),
-                Ok(None) => return,
-                Err(_) => return self.session.handle_line_too_long(self.clock.now()),
+    /// Answers the next line that has arrived; `false` when there is none.
+    fn take_line(&mut self) -> bool {
+        match self.lines.next_line() {
+            Ok(Some(line)) => self.session.handle_line(self.clock.now(), line),
+            Ok(None) => return false,
+            Err(_) => {
+                self.session.handle_line_too_long(self.clock.now());
+                return false;
             }
         }
+        true
     }
 
     fn missed_views(&mut self) {
