@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
@@ -46,7 +48,7 @@ fn send(stream: &mut TcpStream, command: &str, payload: &[u8]) {
     let _ = wire::send(stream, magic(), command, payload);
 }
 
-/// The whole handshake. Headers are asked of one peer after another: who has none says so, and is not waited for.
+/// The whole handshake.
 fn shake_hands(stream: &mut TcpStream) {
     let version = Version {
         protocol: 70016,
@@ -255,6 +257,7 @@ fn a_flood_of_blocks_leaves_no_trace_in_memory() {
     // Announced as a block, three megabytes of nothing, and nobody asked.
     let flood = HostilePeer::start(|mut stream| {
         shake_hands(&mut stream);
+        await_message(&mut stream, "getheaders");
         send(&mut stream, "headers", &[0]);
         let junk = vec![0; 3_000_000];
         for _ in 0..100 {
@@ -318,11 +321,16 @@ fn sigterm_ends_it_in_time_while_peers_flood() {
     let blocks = chain();
     let honest = ReplayPeer::start(Network::Bitcoin, blocks.clone());
     let mut options = Options::new(PEERDEX, "mainnet").connect(honest.address());
+    // Headers are asked of one peer after another, and a silent one is waited for: the flood comes after that.
+    let synced = Arc::new(AtomicBool::new(false));
     let floods: Vec<_> = (0..4)
         .map(|_| {
-            HostilePeer::start(|mut stream| {
+            let synced = synced.clone();
+            HostilePeer::start(move |mut stream| {
+                while !synced.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 shake_hands(&mut stream);
-                send(&mut stream, "headers", &[0]);
                 let junk = vec![0; 1_000_000];
                 while wire::send(&mut stream, magic(), "block", &junk).is_ok() {}
             })
@@ -333,5 +341,9 @@ fn sigterm_ends_it_in_time_while_peers_flood() {
     }
     let mut server = options.start();
     server.wait_synced(&tip_of(&blocks), SYNC);
+    synced.store(true, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_secs(2));
+    let mut client = server.client();
+    assert_eq!(client.tip().unwrap().0 as usize, blocks.len() - 1);
     let _folder = server.stop();
 }
