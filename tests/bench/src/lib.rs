@@ -1,0 +1,6 @@
+//! What the forge, the sync bench and the query bench share.
+//!
+//! Nothing of peerdex's own code: it is measured from outside, and its answers are compared with what the forge
+//! knows by itself.
+
+pub mod truth;
