@@ -3,4 +3,6 @@
 //! Nothing of peerdex's own code: it is measured from outside, and its answers are compared with what the forge
 //! knows by itself.
 
+pub mod forge;
+pub mod size;
 pub mod truth;
