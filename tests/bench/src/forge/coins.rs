@@ -71,8 +71,8 @@ impl Coins {
     pub fn age(&mut self, rng: &mut fastrand::Rng) {
         let (own, older) = self.bags.split_at_mut(1);
         older[0].append(&mut own[0]);
-        for bag in 1..CAPACITY.len() {
-            while self.bags[bag].len() > CAPACITY[bag] {
+        for (bag, capacity) in CAPACITY.into_iter().enumerate().skip(1) {
+            while self.bags[bag].len() > capacity {
                 let place = rng.usize(..self.bags[bag].len());
                 let coin = self.bags[bag].swap_remove(place);
                 self.bags[bag + 1].push(coin);

@@ -78,7 +78,7 @@ impl Ledger {
             self.uses.resize(place + 1, 0);
         }
         self.uses[place] = self.uses[place].saturating_add(1);
-        if script < FOLLOWED || script % self.script_stride == 0 {
+        if script < FOLLOWED || script.is_multiple_of(self.script_stride) {
             self.touched.push((script, position));
         }
     }
@@ -152,7 +152,7 @@ impl Ledger {
         numbers.sort_unstable();
         for number in numbers {
             let history = &self.histories[&number];
-            let is_sample = number % self.script_stride == 0 && history.len() <= SHORT_HISTORY;
+            let is_sample = number.is_multiple_of(self.script_stride) && history.len() <= SHORT_HISTORY;
             if !is_sample && history.len() <= LONG_HISTORY {
                 continue;
             }

@@ -326,16 +326,16 @@ impl Forge {
 
     /// Mostly a new one; else change to where it came from, a busy one, or one seen before.
     fn output_script(&mut self) -> u32 {
-        match self.rng.u32(..1_000) {
-            0..730 => self.new_script(),
-            730..790 => self.spent[0].script,
-            790..796 => {
+        match self.rng.u32(..10_000) {
+            0..7_300 => self.new_script(),
+            7_300..7_900 => self.spent[0].script,
+            7_900..7_944 => {
                 // The second busiest has half of the busiest one's, and so on.
                 let harmonic = |last: u32| (1..=last).map(|n| 1.0 / f64::from(n)).sum::<f64>();
                 let share = self.rng.f64() * harmonic(HOT);
                 (1..HOT).find(|last| harmonic(*last) > share).unwrap_or(HOT) - 1
             }
-            796..945 => {
+            7_944..9_450 => {
                 let share = self.rng.f64();
                 (f64::from(self.next_script) * share * share * share) as u32
             }
