@@ -5,4 +5,5 @@
 
 pub mod forge;
 pub mod size;
+pub mod sync;
 pub mod truth;

@@ -3,7 +3,7 @@
 //! The same size and seed give the same bytes. Shape: 608 KB and 1,300 transactions a block, most scripts funded
 //! once and spent once, a few with histories of tens of thousands, coins spent young with a long tail.
 
-mod assembly;
+pub mod assembly;
 mod coins;
 mod ledger;
 mod scripts;

@@ -1,0 +1,118 @@
+//! One sync of peerdex from an empty folder, timed.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use tempfile::TempDir;
+
+use super::watch::{self, Wallet};
+
+/// Between two questions whether the sync is done.
+const TICK: Duration = Duration::from_millis(50);
+/// Longest wait for the end after SIGTERM.
+const STOP: Duration = Duration::from_secs(120);
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Sync {
+    pub wall: Duration,
+    /// Processor seconds when the sync was done.
+    pub cpu: f64,
+    /// Until the process had ended, after SIGTERM; and its processor seconds for that.
+    pub stop: Duration,
+    pub stop_cpu: f64,
+    pub peak_memory: u64,
+    /// Bytes on disk after the end, by name.
+    pub disk: BTreeMap<String, u64>,
+}
+
+struct Running {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("peerdex ended with {status}:\n{}", self.last_words());
+        }
+        Ok(())
+    }
+}
+
+/// Syncs from `source` until `tip` is served, and stops.
+pub fn sync(program: &Path, source: SocketAddr, memory: Option<u64>, tip: &str) -> anyhow::Result<Sync> {
+    let folder = TempDir::new()?;
+    let data = folder.path().join("data");
+    let service = watch::free_address()?;
+    let log = File::create(folder.path().join("log"))?;
+    let mut command = Command::new(program);
+    command.args(["--network", "regtest", "--min-chain-work", "0"]);
+    command.args(["--connect", &source.to_string()]).arg("--data-dir").arg(&data);
+    command.args(["--service", &format!("tcp://{service}")]);
+    if let Some(memory) = memory {
+        command.args(["--memory", &memory.to_string()]);
+    }
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PEERDEX_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let start = Instant::now();
+    let child = command.spawn().with_context(|| program.display().to_string())?;
+    let process = child.id();
+    let mut running = Running { child, folder };
+
+    let mut wallet = loop {
+        running.check()?;
+        match Wallet::connect(service) {
+            Ok(wallet) => break wallet,
+            Err(_) => std::thread::sleep(TICK),
+        }
+    };
+    let mut seen = None;
+    while seen.as_deref() != Some(tip) {
+        std::thread::sleep(TICK);
+        running.check()?;
+        seen = wallet.synced_tip().with_context(|| running.last_words())?;
+    }
+    let wall = start.elapsed();
+    let (cpu, _) = watch::cpu(process)?;
+    let peak_memory = watch::peak_memory(process)?;
+
+    let stopped = Instant::now();
+    ensure!(Command::new("kill").args(["-TERM", &process.to_string()]).status()?.success(), "no SIGTERM");
+    // What ended still tells its processor time until it is waited for.
+    let all_cpu = loop {
+        let (cpu, ended) = watch::cpu(process)?;
+        if ended {
+            break cpu;
+        }
+        ensure!(stopped.elapsed() < STOP, "peerdex does not stop:\n{}", running.last_words());
+        std::thread::sleep(TICK / 5);
+    };
+    let stop = stopped.elapsed();
+    let status = running.child.wait()?;
+    ensure!(status.success(), "peerdex ended with {status}:\n{}", running.last_words());
+    let disk = watch::disk_usage(&data)?;
+    Ok(Sync { wall, cpu, stop, stop_cpu: all_cpu - cpu, peak_memory, disk })
+}
