@@ -7,3 +7,6 @@ pub mod peer;
 pub mod run;
 pub mod watch;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;
