@@ -89,7 +89,7 @@ impl Listed {
     }
 
     /// Connects with the coins that it spends, none of them a coinbase's.
-    fn connect(&self, has_unspent: &dyn Fn(&Txid) -> bool) -> Result<ConnectedBlock, BlockError> {
+    fn connect(&self, has_unspent: &dyn Fn(&Txid, u32) -> bool) -> Result<ConnectedBlock, BlockError> {
         let checked = self.check();
         let coins = self.coins(&checked);
         let params = Params::of(self.network);
@@ -173,7 +173,7 @@ fn blocks_connect_with_the_outputs_they_spend_and_take_their_fees() {
     let mut connected_blocks = 0;
     for listed in listed().into_iter().filter(|listed| listed.prevouts.is_some()) {
         // BIP30 applies to none of them on the chain that everyone knows.
-        let connected = listed.connect(&|_| panic!("{}: nobody needs to ask", listed.named()));
+        let connected = listed.connect(&|_, _| panic!("{}: nobody needs to ask", listed.named()));
         let connected = connected.unwrap_or_else(|error| panic!("{}: {error}", listed.named()));
         let due = connected.fees().to_sat() + subsidy(listed.height, &Params::of(listed.network));
         assert_eq!(paid_by_coinbase(&connected), due, "{}", listed.named());
@@ -192,7 +192,7 @@ fn blocks_connect_with_the_outputs_they_spend_and_take_their_fees() {
 fn coins_made_in_the_block_are_found_and_known_to_be_its_own() {
     let blocks = listed();
     let listed = blocks.iter().find(|listed| listed.height == Height(866_342)).unwrap();
-    let connected = listed.connect(&|_| false).unwrap();
+    let connected = listed.connect(&|_, _| false).unwrap();
     let own = connected.spent().iter().filter(|coin| coin.height == listed.height).count();
     assert_eq!(own, 4_036);
 }
@@ -212,7 +212,7 @@ fn bip30_blocks_are_excused_at_their_height_only() {
                 parent_mtp: 0,
                 mtp_at: &|_| 0,
                 at_bip34_height: None,
-                has_unspent: &|_| true,
+                has_unspent: &|_, _| true,
             };
             connect_block(checked, &coins, &context)
         };
@@ -273,7 +273,7 @@ impl Chain {
             parent_mtp,
             mtp_at: &|height| self.median_time_past(height.0),
             at_bip34_height: self.hashes.get(self.params.bip34_height as usize).copied(),
-            has_unspent: &|txid| self.unspent_of.contains_key(txid),
+            has_unspent: &|txid, _| self.unspent_of.contains_key(txid),
         };
         let connected =
             connect_block(checked, &coins, &context).unwrap_or_else(|error| panic!("{height}: {error}"));

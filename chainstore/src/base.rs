@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, BlockHash};
@@ -24,6 +25,9 @@ pub(crate) const FILE: &str = "base/00.000001.redb";
 type CoinKey = [u8; 16];
 type CoinRow = [u8; 25];
 type TxKey = [u8; 12];
+
+/// Bytes of rows that one transaction of a load puts: more would cost memory.
+const LOAD_COMMIT_BYTES: usize = 1 << 30;
 
 /// Script key -> group.
 const SCRIPTS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("scripts");
@@ -108,6 +112,66 @@ fn begin(db: &Database) -> Result<WriteTransaction, Error> {
 fn set_mark(txn: &WriteTransaction, mark: &BaseMark) -> Result<(), Error> {
     txn.open_table(MARK).map_err(error)?.insert("base", &mark.encode()).map_err(error)?;
     Ok(())
+}
+
+/// Rows of one table, in its order.
+#[derive(Debug)]
+pub(crate) enum Chunk {
+    Coins(Vec<(CoinKey, CoinRow)>),
+    Txs(Vec<TxKey>),
+    /// Groups one behind the other, and where each ends.
+    Scripts {
+        keys: Vec<[u8; 16]>,
+        rows: Vec<u8>,
+        ends: Vec<usize>,
+    },
+}
+
+/// Fills the tables of a new file in their order, and marks how far they go.
+pub(crate) fn load(db: &Database, chunks: Receiver<Chunk>, mark: &BaseMark) -> Result<(), Error> {
+    let mut chunks = chunks.into_iter().peekable();
+    while chunks.peek().is_some() {
+        let txn = begin(db)?;
+        let mut bytes = 0;
+        while bytes < LOAD_COMMIT_BYTES
+            && let Some(chunk) = chunks.next()
+        {
+            bytes += put_chunk(&txn, chunk)?;
+        }
+        txn.commit().map_err(error)?;
+    }
+    let txn = begin(db)?;
+    set_mark(&txn, mark)?;
+    txn.commit().map_err(error)
+}
+
+/// How many bytes it put.
+fn put_chunk(txn: &WriteTransaction, chunk: Chunk) -> Result<usize, Error> {
+    match chunk {
+        Chunk::Coins(rows) => {
+            let mut table = txn.open_table(COINS).map_err(error)?;
+            for (key, row) in &rows {
+                table.insert(key, row).map_err(error)?;
+            }
+            Ok(rows.len() * size_of::<(CoinKey, CoinRow)>())
+        }
+        Chunk::Txs(keys) => {
+            let mut table = txn.open_table(TXS).map_err(error)?;
+            for key in &keys {
+                table.insert(key, ()).map_err(error)?;
+            }
+            Ok(keys.len() * size_of::<TxKey>())
+        }
+        Chunk::Scripts { keys, rows, ends } => {
+            let mut table = txn.open_table(SCRIPTS).map_err(error)?;
+            let mut start = 0;
+            for (key, end) in keys.iter().zip(ends) {
+                table.insert(key, &rows[start..end]).map_err(error)?;
+                start = end;
+            }
+            Ok(rows.len() + keys.len() * 16)
+        }
+    }
 }
 
 impl Base {
@@ -287,12 +351,7 @@ impl BaseChange {
         let len = self.prefix_len;
         // The genesis coinbase, number 0, is not found by its id.
         let numbered = delta.head.txids.iter().zip(first..).filter(|(_, number)| *number > 0);
-        numbered.map(move |(txid, number)| {
-            let mut key = [0; 12];
-            key[..8].copy_from_slice(&cut(crate::delta::tx_prefix(txid), len));
-            key[8..].copy_from_slice(&number.to_be_bytes());
-            key
-        })
+        numbered.map(move |(txid, number)| tx_key(cut(crate::delta::tx_prefix(txid), len), number))
     }
 
     fn made_rows<'a>(
@@ -318,12 +377,19 @@ impl BaseChange {
     }
 }
 
-fn cut(mut prefix: TxPrefix, len: u8) -> TxPrefix {
+pub(crate) fn cut(mut prefix: TxPrefix, len: u8) -> TxPrefix {
     prefix[usize::from(len).min(8)..].fill(0);
     prefix
 }
 
-fn coin_key(prefix: TxPrefix, vout: u32, tx_num: TxNum) -> CoinKey {
+pub(crate) fn tx_key(prefix: TxPrefix, number: u32) -> TxKey {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&prefix);
+    key[8..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(crate) fn coin_key(prefix: TxPrefix, vout: u32, tx_num: TxNum) -> CoinKey {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&prefix);
     key[8..12].copy_from_slice(&vout.to_be_bytes());
@@ -331,7 +397,7 @@ fn coin_key(prefix: TxPrefix, vout: u32, tx_num: TxNum) -> CoinKey {
     key
 }
 
-fn coin_row(coin: &CoinValue) -> CoinRow {
+pub(crate) fn coin_row(coin: &CoinValue) -> CoinRow {
     let mut row = [0; 25];
     row[..8].copy_from_slice(&coin.value.to_sat().to_le_bytes());
     row[8] = class_code(coin.class);
@@ -412,13 +478,7 @@ fn read_numbers(
     table: &impl ReadableTable<&'static TxKey, ()>,
     prefix: TxPrefix,
 ) -> Result<Vec<TxNum>, Error> {
-    let key = |number: u32| {
-        let mut key = [0; 12];
-        key[..8].copy_from_slice(&prefix);
-        key[8..].copy_from_slice(&number.to_be_bytes());
-        key
-    };
-    let (from, to) = (key(0), key(u32::MAX));
+    let (from, to) = (tx_key(prefix, 0), tx_key(prefix, u32::MAX));
     let mut numbers = Vec::new();
     for row in table.range::<&TxKey>(&from..=&to).map_err(error)? {
         let (key, ()) = row.map(|(key, _)| (key, ())).map_err(error)?;

@@ -8,7 +8,7 @@ use bitcoin::{Block, BlockHash, OutPoint, Txid};
 use crate::delta::{Delta, DeltaHead, LooseRows, Made, Spent, tx_prefix};
 use crate::error::Error;
 use crate::segments::BlockPos;
-use crate::types::{Coin, Height, ScriptClass, ScriptHash, ScriptKey, TxNum, has_history, is_unspendable};
+use crate::types::{Coin, Height, ScriptClass, ScriptKey, TxNum, has_history, is_unspendable};
 
 /// A block at its place in the chain.
 pub(crate) struct Source<'a> {
@@ -16,6 +16,8 @@ pub(crate) struct Source<'a> {
     pub(crate) hash: BlockHash,
     pub(crate) block: &'a Block,
     pub(crate) txids: &'a [Txid],
+    /// Of each output of each transaction.
+    pub(crate) script_keys: &'a [ScriptKey],
     /// Bytes of the raw block.
     pub(crate) length: u32,
     pub(crate) first_tx: u32,
@@ -40,6 +42,9 @@ pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
     if spending_inputs(block).count() != source.spent.len() {
         return Err(bad("not one coin for each input"));
     }
+    if block.txdata.iter().map(|tx| tx.output.len()).sum::<usize>() != source.script_keys.len() {
+        return Err(bad("not one script key for each output"));
+    }
     let count = u32::try_from(txids.len()).map_err(|_| Error::TxNumOverflow { height })?;
     source.first_tx.checked_add(count).ok_or(Error::TxNumOverflow { height })?;
 
@@ -48,6 +53,7 @@ pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
     let mut fresh: HashMap<OutPoint, (ScriptKey, Made)> = HashMap::new();
     let mut position: HashMap<Txid, u32> = HashMap::with_capacity(txids.len());
     let mut spent = source.spent.iter();
+    let mut script_keys = source.script_keys.iter();
     let mut coinbase_scripts = Vec::new();
     for ((tx, txid), at) in block.txdata.iter().zip(txids).zip(0u32..) {
         if at > 0 {
@@ -70,11 +76,10 @@ pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
             continue;
         }
         position.insert(*txid, at);
-        for (output, vout) in tx.output.iter().zip(0u32..) {
+        for ((output, vout), &key) in tx.output.iter().zip(0u32..).zip(&mut script_keys) {
             if !has_history(&output.script_pubkey) {
                 continue;
             }
-            let key = ScriptHash::of(&output.script_pubkey).key();
             rows.history.push((key, at));
             if at == 0 {
                 coinbase_scripts.push(key);
@@ -115,7 +120,7 @@ fn spent_row(outpoint: &OutPoint, coin: &Coin) -> Spent {
 }
 
 /// Where each transaction starts within the block's bytes, and how many those are.
-fn tx_offsets(block: &Block) -> (Vec<u32>, u32) {
+pub(crate) fn tx_offsets(block: &Block) -> (Vec<u32>, u32) {
     let mut at = 80 + VarInt::from(block.txdata.len()).size() as u32;
     let offsets = block.txdata.iter().map(|tx| {
         let start = at;

@@ -15,13 +15,14 @@ use crate::files::BlockRow;
 use crate::snapshot::Snapshot;
 use crate::store::{Commit, Staged, Store};
 use crate::tip::{AsideChange, State};
+use crate::types::ScriptKey;
 
 impl Store {
     /// Makes all that is staged durable at once, then visible.
     pub fn commit(&mut self) -> Result<Commit, Error> {
         self.alive()?;
         if !self.staged.any {
-            return Ok(Commit { snapshot: self.snapshot.clone(), touched: Vec::new() });
+            return Ok(self.committed(Vec::new()));
         }
         let cut = self.staged.headers.keep < self.state.headers;
         if !cut {
@@ -48,7 +49,7 @@ impl Store {
             written.map_err(|error| self.kill(error))?;
         }
         if deep {
-            let cut = self.files.cut_base(&state).and_then(|()| self.base.reader());
+            let cut = self.files.cut_base(&state.base).and_then(|()| self.base.reader());
             self.reader = cut.map_err(|error| self.kill(error))?;
         }
         aside.apply(&mut self.aside);
@@ -57,14 +58,19 @@ impl Store {
         let staged = std::mem::replace(&mut self.staged, Staged::nothing(&self.view, &state));
         self.view = staged.view;
         self.publish();
-        Ok(Commit { snapshot: self.snapshot.clone(), touched: staged.touched.into_iter().collect() })
+        Ok(self.committed(staged.touched.into_iter().collect()))
+    }
+
+    fn committed(&mut self, touched: Vec<ScriptKey>) -> Commit {
+        let everything = self.bulk.is_none() && std::mem::take(&mut self.bulk_ended);
+        Commit { snapshot: self.snapshot.clone(), touched, everything }
     }
 
     /// Puts new headers above the tip aside for the time in which the array is short; returns how to take them back.
     fn lift_headers(&self, aside: &mut AsideChange) -> AsideChange {
         let mut back = AsideChange::default();
         let headers = &self.staged.headers;
-        let above = headers.new.iter().zip(headers.keep..).filter(|(_, at)| *at >= self.staged.view.blocks());
+        let above = headers.new.iter().zip(headers.keep..).filter(|(_, at)| *at >= self.blocks());
         for (header, height) in above {
             let hash = header.block_hash();
             aside.side.insert(hash, Some((crate::types::Height(height), *header)));
@@ -119,7 +125,7 @@ impl Store {
     /// [`Error::Staged`] when work waits for its commit.
     pub fn merge(&mut self) -> Result<Arc<Snapshot>, Error> {
         self.alive()?;
-        if self.staged.any {
+        if self.staged.any || self.bulk.is_some() {
             return Err(Error::Staged);
         }
         let count = self.view.deltas.len().saturating_sub(self.options.keep_deltas);
@@ -170,7 +176,7 @@ impl Store {
         Ok(())
     }
 
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         self.staged = Staged::nothing(&self.view, &self.state);
         self.snapshot = Arc::new(Snapshot::new(self.view.clone(), self.reader.clone(), self.state.headers));
     }

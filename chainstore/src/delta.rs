@@ -11,6 +11,7 @@ use bitcoin::block::Header;
 use bitcoin::{Amount, BlockHash, OutPoint, Txid};
 
 use crate::error::Error;
+use crate::filter::Filter;
 use crate::segments::BlockPos;
 use crate::types::{Height, ScriptClass, ScriptKey, TxNum};
 
@@ -101,6 +102,7 @@ pub(crate) struct Delta {
     by_txid: Vec<u32>,
     made_by_place: Vec<u32>,
     spent_by_place: Vec<u32>,
+    /// A question goes to some 300 deltas; a binary search in each would cost more than the base.
     filter: Filter,
 }
 
@@ -244,13 +246,6 @@ impl Delta {
         Some(CoinValue { value: made.value, class: made.class, script_key: self.keys[script] })
     }
 
-    /// Output indexes of the coins that a transaction of this block makes and the block does not spend.
-    pub(crate) fn made_by(&self, tx: u32) -> impl Iterator<Item = u32> {
-        let from = self.made_by_place.partition_point(|at| self.made[*at as usize].tx < tx);
-        let made = self.made_by_place[from..].iter().map(|at| self.made[*at as usize]);
-        made.take_while(move |made| made.tx == tx).map(|made| made.vout)
-    }
-
     /// Numbers of transactions of which this block spends output `outpoint.vout` and which, by their first bytes,
     /// may be `outpoint.txid`.
     pub(crate) fn maybe_spent(&self, outpoint: &OutPoint) -> impl Iterator<Item = TxNum> {
@@ -315,39 +310,4 @@ fn script_word(key: &ScriptKey) -> TxPrefix {
     let mut word = [0; 8];
     word.copy_from_slice(&key.0[..8]);
     word
-}
-
-/// Says of most hashes that are not in a delta, with one memory access, that they are not.
-///
-/// A question goes to some 300 deltas; binary search in each would cost more than the base. Sixteen bits a
-/// hash, three of them set within one word: of 160 strangers one is let through.
-#[derive(Debug, Default)]
-struct Filter {
-    words: Vec<u64>,
-}
-
-impl Filter {
-    fn with_capacity(hashes: usize) -> Self {
-        Self { words: vec![0; hashes.div_ceil(4).max(1)] }
-    }
-
-    fn place(&self, hash: TxPrefix) -> (usize, u64) {
-        let hash = u64::from_le_bytes(hash);
-        let bits = (1 << (hash & 63)) | (1 << (hash >> 6 & 63)) | (1 << (hash >> 12 & 63));
-        // The upper bits choose the word, the lower ones the bits in it.
-        (((hash >> 18) % self.words.len() as u64) as usize, bits)
-    }
-
-    fn add(&mut self, hash: TxPrefix) {
-        let (word, bits) = self.place(hash);
-        self.words[word] |= bits;
-    }
-
-    fn may_have(&self, hash: TxPrefix) -> bool {
-        if self.words.is_empty() {
-            return false;
-        }
-        let (word, bits) = self.place(hash);
-        self.words[word] & bits == bits
-    }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::array::Array;
+use crate::base::BaseMark;
 use crate::codec::{DecodeError, Reader};
 use crate::disk::{Disk, NamedFile};
 use crate::error::Error;
 use crate::mmr;
 use crate::segments::{BlockPos, Segments};
-use crate::tip::State;
 
 /// The arrays by name. What each holds is drawn in `docs/format.md`.
 const NAMES: [&str; 5] = ["headers", "hashes", "txids", "txpos", "blockpos"];
@@ -71,8 +71,13 @@ impl Files {
         Ok(())
     }
 
-    /// Opens the arrays and cuts them to what `state` names.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, magic: [u8; 4], state: &State) -> Result<Self, Error> {
+    /// Opens the arrays and cuts them: the headers to `header_count`, the others to what `base` names.
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        magic: [u8; 4],
+        header_count: u32,
+        base: &BaseMark,
+    ) -> Result<Self, Error> {
         let [headers, hashes, txids, txpos, blockpos] = NAMES;
         let files = Self {
             blocks: Segments::new(disk.clone(), magic),
@@ -85,8 +90,8 @@ impl Files {
             base_cuts: AtomicU64::new(0),
             base_top: AtomicU32::new(0),
         };
-        files.cut_headers(state.headers)?;
-        files.cut_base(state)?;
+        files.cut_headers(header_count)?;
+        files.cut_base(base)?;
         Ok(files)
     }
 
@@ -109,12 +114,12 @@ impl Files {
         self.hashes.cut_to(mmr::node_count(count))
     }
 
-    /// Cuts the base's arrays to what `state` names.
-    pub(crate) fn cut_base(&self, state: &State) -> Result<(), Error> {
+    /// Cuts the base's arrays to what `base` names.
+    pub(crate) fn cut_base(&self, base: &BaseMark) -> Result<(), Error> {
         self.base_cuts.fetch_add(1, Ordering::SeqCst);
-        self.blockpos.cut_to(state.base.blocks)?;
-        self.txids.cut_to(state.base.txs)?;
-        self.txpos.cut_to(state.base.txs)
+        self.blockpos.cut_to(base.blocks)?;
+        self.txids.cut_to(base.txs)?;
+        self.txpos.cut_to(base.txs)
     }
 
     /// Appends headers behind the first `count`, and makes them durable.

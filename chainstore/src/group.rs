@@ -30,21 +30,26 @@ pub(crate) struct Group {
 impl Group {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.history.len() * 3 + self.unspent.len() * 8 + 2);
-        put_varint(&mut out, self.history.len() as u64);
+        self.encode_to(&mut out);
+        out
+    }
+
+    /// Appends the row to `out`.
+    pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.history.len() as u64);
         let mut before = 0;
         for number in &self.history {
-            put_varint(&mut out, u64::from(number.0 - before));
+            put_varint(out, u64::from(number.0 - before));
             before = number.0;
         }
-        put_varint(&mut out, self.unspent.len() as u64);
+        put_varint(out, self.unspent.len() as u64);
         let mut before = 0;
         for coin in &self.unspent {
-            put_varint(&mut out, u64::from(coin.tx_num.0 - before));
+            put_varint(out, u64::from(coin.tx_num.0 - before));
             before = coin.tx_num.0;
-            put_varint(&mut out, u64::from(coin.vout));
-            put_varint(&mut out, coin.value.to_sat());
+            put_varint(out, u64::from(coin.vout));
+            put_varint(out, coin.value.to_sat());
         }
-        out
     }
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, DecodeError> {

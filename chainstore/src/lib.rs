@@ -16,6 +16,8 @@
 mod array;
 mod base;
 mod build;
+mod bulk;
+mod catch_up;
 mod codec;
 mod commit;
 mod delta;
@@ -23,6 +25,7 @@ mod delta_row;
 mod disk;
 mod error;
 mod files;
+mod filter;
 mod group;
 mod headers;
 mod manifest;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use redb::{Builder, Database};
 
 use crate::base::{self, Base, BaseMark};
+use crate::bulk::{self, Bulk, BulkState};
+use crate::catch_up;
 use crate::disk::{Backend, Disk, NamedFile};
 use crate::error::Error;
 use crate::files::Files;
@@ -36,9 +38,11 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
     let tip = TipFile::new(open_db(&*disk, tip::FILE, options.tip_cache_bytes)?);
     let base = Base::new(open_db(&*disk, base::FILE, options.base_cache_bytes)?, options.txid_prefix);
     let reader = base.reader()?;
-    let mut state = recover(&tip, reader.mark()?)?;
-    let files = Arc::new(Files::open(&disk, magic, &state)?);
-    let segments = SegmentWriter::open(disk, magic, options.segment_bytes, state.end)?;
+    let (mut state, bulk_state) = recover(&*disk, &tip, reader.mark()?)?;
+    bulk::remove_leftovers(&*disk, bulk_state.as_ref())?;
+    let arrays = bulk_state.as_ref().map_or(state.base, |bulk| bulk.mark);
+    let files = Arc::new(Files::open(&disk, magic, state.headers, &arrays)?);
+    let segments = SegmentWriter::open(disk.clone(), magic, options.segment_bytes, state.end)?;
 
     let tx_ends = Arc::new(files.tx_ends(state.base.blocks)?);
     let deltas = tip.deltas()?.into_iter().map(Arc::new).collect();
@@ -62,13 +66,28 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
             format!("height {top} is not the base's block {}", state.base.hash),
         ));
     }
+    let bulk = bulk_state.map(|bulk| open_bulk(disk, &files, bulk, options)).transpose()?;
     let aside = tip.aside()?;
-    Ok(Parts { lock, files, tip, base, reader, segments, state, aside, view })
+    Ok(Parts { lock, files, tip, base, reader, segments, state, aside, view, bulk })
+}
+
+/// The bulk sync that goes on, if its blocks are those of the header chain.
+fn open_bulk(
+    disk: Arc<dyn Disk>,
+    files: &Arc<Files>,
+    state: BulkState,
+    options: &Options,
+) -> Result<Box<Bulk>, Error> {
+    let top = files.headers.read(state.mark.blocks.saturating_sub(1))?;
+    if crate::view::decode_header(&top)?.block_hash() != state.mark.hash {
+        return Err(Error::corrupt("headers", format!("no header of the bulk's block {}", state.mark.hash)));
+    }
+    Bulk::open(disk, files.clone(), state, options.bulk_memory_bytes).map(Box::new)
 }
 
 /// Makes an empty folder. A folder without manifest but with data is not touched.
 fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(), Error> {
-    for dir in ["blocks", "base"] {
+    for dir in ["blocks", "base", bulk::DIR] {
         disk.create_dir(dir).map_err(|error| Error::io(dir, "create", error))?;
     }
     let there = disk.open(tip::FILE, false).map_err(|error| Error::io(tip::FILE, "open", error))?;
@@ -81,8 +100,8 @@ fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(),
             ));
         }
     }
-    create_db(&**disk, tip::FILE, tip::create)?;
-    create_db(&**disk, base::FILE, base::create)?;
+    create_db_file(&**disk, tip::FILE, tip::create)?;
+    create_db_file(&**disk, base::FILE, base::create)?;
     Files::create(&**disk)?;
     SegmentWriter::open(disk.clone(), magic, options.segment_bytes, State::empty().end)?.sync()?;
     for dir in ["base", ""] {
@@ -92,7 +111,11 @@ fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(),
 }
 
 /// Makes a redb file under another name first, so that under its own it is always whole.
-fn create_db(disk: &dyn Disk, name: &str, fill: fn(&Database) -> Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn create_db_file(
+    disk: &dyn Disk,
+    name: &str,
+    fill: impl FnOnce(&Database) -> Result<(), Error>,
+) -> Result<(), Error> {
     let new = format!("{name}.new");
     let io = |what| move |error| Error::io(name, what, error);
     disk.remove(&new).map_err(io("remove"))?;
@@ -104,7 +127,7 @@ fn create_db(disk: &dyn Disk, name: &str, fill: fn(&Database) -> Result<(), Erro
     disk.rename(&new, name).map_err(io("rename"))
 }
 
-fn open_db(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result<Database, Error> {
+pub(crate) fn open_db(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result<Database, Error> {
     if NamedFile::open(disk, name)?.len()? == 0 {
         return Err(Error::corrupt(name, "the file is empty"));
     }
@@ -115,8 +138,16 @@ fn open_db(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result<Database, 
 }
 
 /// Brings state row and base together.
-fn recover(tip: &TipFile, mark: BaseMark) -> Result<State, Error> {
+fn recover(disk: &dyn Disk, tip: &TipFile, mark: BaseMark) -> Result<(State, Option<BulkState>), Error> {
     let (mut state, next) = tip.state()?;
+    if let Some(bulk) = tip.bulk()? {
+        if mark == bulk.mark {
+            return Ok((catch_up::end(tip, disk, &state, &bulk)?, None));
+        }
+        if mark == state.base {
+            return Ok((state, Some(bulk)));
+        }
+    }
     let apart = |state: &State| {
         let what = format!(
             "goes to block {} ({}), the state row names {}",
@@ -150,7 +181,7 @@ fn recover(tip: &TipFile, mark: BaseMark) -> Result<State, Error> {
     } else if mark != state.base {
         return Err(apart(&state));
     }
-    Ok(state)
+    Ok((state, None))
 }
 
 /// Whether the deltas lead from the base to the tip.

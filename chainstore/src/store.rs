@@ -16,6 +16,7 @@ use bitcoin::{Block, BlockHash, Network, OutPoint, Txid};
 
 use crate::base::{Base, BaseChange, BaseRead, BaseReader};
 use crate::build::{Source, build};
+use crate::bulk::Bulk;
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::files::Files;
@@ -25,7 +26,7 @@ use crate::snapshot::Snapshot;
 use crate::tip::{Aside, AsideChange, State, Stored, TipFile};
 use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
 use crate::undo::rebuild;
-use crate::view::View;
+use crate::view::{View, median_time_past};
 
 /// What a store is opened with; `Options::new(network)` has what operators want.
 #[derive(Clone, Debug)]
@@ -40,6 +41,12 @@ pub struct Options {
     /// Bytes of redb's cache for the base and for `tip.redb`.
     pub base_cache_bytes: usize,
     pub tip_cache_bytes: usize,
+    /// How many headers more than `keep_deltas` must be ahead of an empty base for blocks to be indexed in bulk.
+    pub bulk_blocks: u32,
+    /// What that may take: half for coins, the rest for rows and for merging.
+    pub bulk_memory_bytes: usize,
+    /// In place of a random number, for tests.
+    pub bulk_secret: Option<u64>,
     /// Bytes of a txid in the keys of the index, 1 to 8; tests shorten it to force collisions.
     pub txid_prefix: u8,
 }
@@ -54,6 +61,9 @@ impl Options {
             segment_bytes: 128 << 20,
             base_cache_bytes: 192 << 20,
             tip_cache_bytes: 32 << 20,
+            bulk_blocks: 1000,
+            bulk_memory_bytes: 512 << 20,
+            bulk_secret: None,
             txid_prefix: 8,
         }
     }
@@ -66,6 +76,8 @@ pub struct NewBlock<'a> {
     pub block: &'a Block,
     pub hash: BlockHash,
     pub txids: &'a [Txid],
+    /// Of each output of each transaction, in block order.
+    pub script_keys: &'a [ScriptKey],
     /// One for each input of each transaction after the coinbase, in block order. For outputs made in this
     /// block the entry is there but not looked at.
     pub spent: &'a [Coin],
@@ -77,6 +89,8 @@ pub struct Commit {
     pub snapshot: Arc<Snapshot>,
     /// Scripts whose history or coins changed, sorted, each once; also those of disconnected blocks.
     pub touched: Vec<ScriptKey>,
+    /// A bulk ended: whatever script it is, it may have been touched.
+    pub everything: bool,
 }
 
 /// All headers that the store knows, to rebuild the header tree from.
@@ -101,6 +115,7 @@ pub(crate) struct Parts {
     pub(crate) state: State,
     pub(crate) aside: Aside,
     pub(crate) view: View,
+    pub(crate) bulk: Option<Box<Bulk>>,
 }
 
 /// Work that is not committed.
@@ -148,6 +163,11 @@ pub struct Store {
     pub(crate) reader: Arc<BaseReader>,
     pub(crate) tip: TipFile,
     pub(crate) base: Base,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) bulk: Option<Box<Bulk>>,
+    pub(crate) headers_complete: bool,
+    /// A bulk ended since the last commit.
+    pub(crate) bulk_ended: bool,
     // Last, as fields are dropped in order: the folder is free when all files are closed.
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -168,8 +188,8 @@ impl Store {
 
     /// [`Store::open`] on any disk.
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
-        let Parts { lock, files, tip, base, reader, segments, state, aside, view } =
-            crate::open::open(disk, &options)?;
+        let Parts { lock, files, tip, base, reader, segments, state, aside, view, bulk } =
+            crate::open::open(disk.clone(), &options)?;
         let staged = Staged::nothing(&view, &state);
         let snapshot = Arc::new(Snapshot::new(view.clone(), reader.clone(), state.headers));
         Ok(Self {
@@ -185,13 +205,17 @@ impl Store {
             reader,
             tip,
             base,
+            disk,
+            bulk,
+            headers_complete: false,
+            bulk_ended: false,
             _lock: lock,
         })
     }
 
     /// The staged tip.
     pub fn tip(&self) -> Option<Tip> {
-        self.staged.view.tip()
+        self.bulk_tip().or_else(|| self.staged.view.tip())
     }
 
     /// The chain as last committed.
@@ -202,26 +226,39 @@ impl Store {
     /// The unspent coins at `outpoints` as of the staged tip, in their order.
     pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
         self.alive()?;
+        if let Some(bulk) = &self.bulk {
+            return outpoints.iter().map(|outpoint| bulk.coin(outpoint)).collect();
+        }
         outpoints.iter().map(|outpoint| self.staged.view.coin(self.base_read(), outpoint)).collect()
     }
 
-    /// Whether a transaction of that id has an unspent output at the staged tip (BIP30).
-    pub fn has_unspent(&self, txid: &Txid) -> Result<bool, Error> {
-        self.alive()?;
-        self.staged.view.has_unspent(self.base_read(), txid)
+    /// Whether a transaction of that id, which has so many outputs, has an unspent one at the staged tip (BIP30).
+    pub fn has_unspent(&self, txid: &Txid, outputs: u32) -> Result<bool, Error> {
+        for vout in 0..outputs {
+            if self.coins(&[OutPoint::new(*txid, vout)])? != [None] {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Median time past of the block at a height of the staged chain (BIP113); an error above its tip.
     pub fn median_time_past(&self, height: Height) -> Result<u32, Error> {
         self.alive()?;
-        self.staged.view.median_time_past(height)?.ok_or(Error::NoTip)
+        match &self.bulk {
+            Some(bulk) => median_time_past(height, |height| Ok(bulk.time(height.0)))?,
+            None => self.staged.view.median_time_past(height)?,
+        }
+        .ok_or(Error::NoTip)
     }
 
     /// Stages a block on top of the staged tip.
     pub fn connect(&mut self, new: &NewBlock<'_>) -> Result<(), Error> {
         self.alive()?;
-        let view = &self.staged.view;
-        let (height, below) = match view.tip() {
+        self.end_bulk_if_due()?;
+        self.begin_bulk_if_due()?;
+        let tip = self.tip();
+        let (height, below) = match tip {
             Some(tip) => (tip.height.next(), Some(tip.hash)),
             None => (Height::GENESIS, None),
         };
@@ -230,8 +267,12 @@ impl Store {
             None => new.hash == genesis_block(self.options.network).block_hash(),
         };
         if !follows {
-            return Err(Error::NotNext { hash: new.hash, tip: view.tip().map(|tip| tip.height) });
+            return Err(Error::NotNext { hash: new.hash, tip: tip.map(|tip| tip.height) });
         }
+        if self.bulk.is_some() {
+            return self.connect_bulk(new, height);
+        }
+        let view = &self.staged.view;
         let length = u32::try_from(new.raw.len())
             .map_err(|_| Error::BadInput { hash: new.hash, what: "block above 4 GB" })?;
         let source = Source {
@@ -239,6 +280,7 @@ impl Store {
             hash: new.hash,
             block: new.block,
             txids: new.txids,
+            script_keys: new.script_keys,
             length,
             first_tx: view.end_tx(),
             spent: new.spent,
@@ -279,6 +321,7 @@ impl Store {
     /// Stages the undoing of the tip's block, which stays findable by hash; returns the block undone.
     pub fn disconnect(&mut self) -> Result<Tip, Error> {
         self.alive()?;
+        self.end_bulk()?;
         let tip = self.tip().ok_or(Error::NoTip)?;
         let delta = match self.staged.view.deltas.pop() {
             Some(delta) => delta,
@@ -350,7 +393,7 @@ impl Store {
         blocks
     }
 
-    fn stored(&self, hash: &BlockHash) -> Option<Stored> {
+    pub(crate) fn stored(&self, hash: &BlockHash) -> Option<Stored> {
         match self.staged.aside.stored.get(hash) {
             Some(staged) => *staged,
             None => self.aside.stored.get(hash).copied(),
@@ -388,7 +431,7 @@ impl Store {
     pub fn follow_headers(&mut self, from: Height, headers: &[Header]) -> Result<(), Error> {
         self.alive()?;
         let bad = |height| Error::BadHeaders { height };
-        if from.0 < self.staged.view.blocks() || from.0 > self.staged.headers.len() {
+        if from.0 < self.blocks() || from.0 > self.staged.headers.len() {
             return Err(bad(from));
         }
         let mut below = match from.prev() {
@@ -405,7 +448,7 @@ impl Store {
     }
 
     /// From `from` on the header chain is `headers`.
-    fn replace_headers(&mut self, from: Height, headers: &[Header]) -> Result<(), Error> {
+    pub(crate) fn replace_headers(&mut self, from: Height, headers: &[Header]) -> Result<(), Error> {
         self.staged.any = true;
         for (height, header) in self.staged.headers.cut(&self.files, from.0)? {
             self.staged.aside.side.insert(header.block_hash(), Some((height, header)));
@@ -456,17 +499,22 @@ impl Store {
     pub fn rollback(&mut self) -> Result<(), Error> {
         self.alive()?;
         self.staged = Staged::nothing(&self.view, &self.state);
-        let rewound =
-            if self.segments.end() == self.state.end { Ok(()) } else { self.segments.rewind(self.state.end) };
+        // What a bulk has taken stays; it would be undone block by block.
+        let rewound = if self.bulk.is_some() || self.segments.end() == self.state.end {
+            Ok(())
+        } else {
+            self.segments.rewind(self.state.end)
+        };
         rewound.map_err(|error| self.kill(error))
     }
 
     /// Whether enough deltas lie deeper than `keep_deltas` to move them into the base.
     pub fn merge_due(&self) -> bool {
-        self.view.deltas.len() >= self.options.keep_deltas + self.options.merge_batch.max(1)
+        self.bulk.is_none()
+            && self.view.deltas.len() >= self.options.keep_deltas + self.options.merge_batch.max(1)
     }
 
-    fn append(&mut self, raw: &[u8]) -> Result<BlockPos, Error> {
+    pub(crate) fn append(&mut self, raw: &[u8]) -> Result<BlockPos, Error> {
         let appended = self.segments.append(raw);
         appended.map_err(
             |error| if matches!(error, Error::StorageFull { .. }) { error } else { self.kill(error) },

@@ -14,6 +14,7 @@ use bitcoin::hashes::Hash;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::base::BaseMark;
+use crate::bulk::BulkState;
 use crate::codec::{DecodeError, Reader};
 use crate::delta::Delta;
 use crate::delta_row;
@@ -29,6 +30,9 @@ const PENDING: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("pending")
 const SIDE: TableDefinition<'_, &[u8; 32], &[u8; 84]> = TableDefinition::new("side");
 const INVALID: TableDefinition<'_, &[u8; 32], ()> = TableDefinition::new("invalid");
 const STORED: TableDefinition<'_, &[u8; 32], &[u8; 16]> = TableDefinition::new("stored");
+
+/// "bulk" -> [`BulkState`]: there while a bulk sync goes on.
+const BULK: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bulk");
 
 /// Bytes of the state row.
 pub(crate) const STATE_LEN: usize = 88;
@@ -143,6 +147,7 @@ pub(crate) fn create(db: &Database) -> Result<(), Error> {
     change.txn.open_table(SIDE).map_err(error)?;
     change.txn.open_table(INVALID).map_err(error)?;
     change.txn.open_table(STORED).map_err(error)?;
+    change.txn.open_table(BULK).map_err(error)?;
     change.set_state(&State::empty())?;
     change.commit()
 }
@@ -167,6 +172,13 @@ impl TipFile {
             Some(state) => Ok((state, row("next")?)),
             None => Err(Error::corrupt(FILE, "no state row")),
         }
+    }
+
+    /// How far a bulk sync is durable, when one goes on.
+    pub(crate) fn bulk(&self) -> Result<Option<BulkState>, Error> {
+        let table = self.db.begin_read().map_err(error)?.open_table(BULK).map_err(error)?;
+        let row = table.get("bulk").map_err(error)?;
+        row.map(|row| BulkState::decode(row.value()).map_err(fault)).transpose()
     }
 
     /// The deltas, by height.
@@ -231,6 +243,19 @@ impl TipChange {
     pub(crate) fn set_state(&self, state: &State) -> Result<(), Error> {
         self.txn.open_table(STATE).map_err(error)?.insert("state", &state.encode()).map_err(error)?;
         Ok(())
+    }
+
+    pub(crate) fn set_bulk(&self, bulk: Option<&BulkState>) -> Result<(), Error> {
+        let mut table = self.txn.open_table(BULK).map_err(error)?;
+        match bulk {
+            Some(bulk) => table.insert("bulk", bulk.encode().as_slice()).map_err(error)?,
+            None => table.remove("bulk").map_err(error)?,
+        };
+        Ok(())
+    }
+
+    pub(crate) fn remove_all_deltas(&self) -> Result<(), Error> {
+        self.txn.open_table(DELTAS).map_err(error)?.retain(|_, _| false).map_err(error)
     }
 
     /// Announces a deep undo: what will be true once the base goes no further than `next` says.

@@ -42,11 +42,14 @@ pub(crate) fn rebuild(view: &View, base: &dyn BaseRead, height: Height) -> Resul
         _ => None,
     };
     let hash = block.block_hash();
+    let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
+    let script_keys: Vec<_> = outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
     let source = Source {
         height,
         hash,
         block: &block,
         txids: &txids,
+        script_keys: &script_keys,
         length: pos.length,
         first_tx,
         spent: &spent,

@@ -4,7 +4,7 @@
 //! each question, as the writer's may be an open change. Answers hold as long as the files were not cut; the
 //! snapshot watches that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::block::Header;
@@ -111,17 +111,9 @@ impl View {
         self.files.headers.read(height.0).and_then(|bytes| decode_header(&bytes)).map(Some)
     }
 
-    /// Median of the times of up to eleven blocks, the highest at `height`.
+    /// Median time past of the block at a height.
     pub(crate) fn median_time_past(&self, height: Height) -> Result<Option<u32>, Error> {
-        let mut times = Vec::new();
-        for height in height.0.saturating_sub(MEDIAN_BLOCKS - 1)..=height.0 {
-            match self.header(Height(height))? {
-                Some(header) => times.push(header.time),
-                None => return Ok(None),
-            }
-        }
-        times.sort_unstable();
-        Ok(times.get(times.len() / 2).copied())
+        median_time_past(height, |height| Ok(self.header(height)?.map(|header| header.time)))
     }
 
     /// Where a connected block lies.
@@ -187,21 +179,6 @@ impl View {
         let is_coinbase = self.txs_of(height).is_some_and(|numbers| numbers.start == tx_num.0);
         let CoinValue { value, class, script_key } = coin;
         Ok(Coin { value, tx_num, height, is_coinbase, class, script_key })
-    }
-
-    /// Whether any output of a transaction with that id is unspent.
-    pub(crate) fn has_unspent(&self, base: &dyn BaseRead, txid: &Txid) -> Result<bool, Error> {
-        let mut vouts = BTreeSet::new();
-        for delta in &self.deltas {
-            vouts.extend(delta.position_of(txid).into_iter().flat_map(|at| delta.made_by(at)));
-        }
-        vouts.extend(base.coins(tx_prefix(txid), None)?.into_iter().map(|(vout, ..)| vout));
-        for vout in vouts {
-            if self.coin(base, &OutPoint::new(*txid, vout))?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Numbers of the transactions of a script, ascending.
@@ -271,6 +248,22 @@ impl View {
     pub(crate) fn hash_of(&self, height: Height) -> Result<Option<BlockHash>, Error> {
         Ok(self.header(height)?.map(|header| header.block_hash()))
     }
+}
+
+/// Median of the times of up to eleven blocks, the highest at `height`.
+pub(crate) fn median_time_past(
+    height: Height,
+    time: impl Fn(Height) -> Result<Option<u32>, Error>,
+) -> Result<Option<u32>, Error> {
+    let mut times = Vec::new();
+    for height in height.0.saturating_sub(MEDIAN_BLOCKS - 1)..=height.0 {
+        match time(Height(height))? {
+            Some(time) => times.push(time),
+            None => return Ok(None),
+        }
+    }
+    times.sort_unstable();
+    Ok(times.get(times.len() / 2).copied())
 }
 
 pub(crate) fn decode_header(bytes: &[u8; 80]) -> Result<Header, Error> {

@@ -19,6 +19,8 @@ use crate::validate::{BlockContext, Params, check_block};
 /// In bulk sync, what a power cut may cost: so many bytes of blocks, or so long.
 const COMMIT_BYTES: u64 = 64 * 1024 * 1024;
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// The same while blocks are indexed in bulk.
+const FLUSH_EVERY: Duration = Duration::from_secs(3 * 60);
 
 /// What the threads tell the node's loop.
 #[derive(Debug)]
@@ -103,6 +105,7 @@ impl Writer {
 
     fn write(&mut self) -> Result<(), chainstore::Error> {
         let mut committed_at = Instant::now();
+        let mut flushed_at = Instant::now();
         loop {
             let wait = COMMIT_EVERY.saturating_sub(committed_at.elapsed());
             match self.commands.recv_timeout(wait) {
@@ -114,6 +117,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     self.chain.commit()?;
+                    self.chain.flush()?;
                     return Ok(());
                 }
             }
@@ -121,6 +125,10 @@ impl Writer {
                 let event = self.chain.commit()?;
                 event.into_iter().for_each(|event| self.tell(event));
                 committed_at = Instant::now();
+            }
+            if flushed_at.elapsed() >= FLUSH_EVERY {
+                self.chain.flush()?;
+                flushed_at = Instant::now();
             }
             self.chain.merge_if_due()?;
         }

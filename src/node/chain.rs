@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash, OutPoint};
 use bytes::Bytes;
-use chainstore::{Commit, Height, NewBlock, Snapshot, Store, Tip};
+use chainstore::{Commit, Height, NewBlock, ScriptHash, Snapshot, Store, Tip};
 
 use crate::blocks::ChainEvent;
 use crate::validate::{
@@ -33,6 +33,8 @@ pub enum Command {
     Switch { fork: Tip, connect: Vec<BlockHash> },
     /// Make everything so far durable and visible.
     Commit,
+    /// The headers are all that anybody has: a bulk sync sees where it ends.
+    HeadersComplete,
 }
 
 /// What became of a command.
@@ -63,7 +65,12 @@ impl Chain {
             let raw = bitcoin::consensus::serialize(block);
             let txids: Vec<_> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
             let hash = block.block_hash();
-            store.connect(&NewBlock { raw: &raw, block, hash, txids: &txids, spent: &[] })?;
+            let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
+            let script_keys: Vec<_> =
+                outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
+            let new =
+                NewBlock { raw: &raw, block, hash, txids: &txids, script_keys: &script_keys, spent: &[] };
+            store.connect(&new)?;
             store.commit()?;
         }
         Ok(Self { store, params, staged_bytes: 0, staged: false })
@@ -110,6 +117,12 @@ impl Chain {
             }
             Command::Switch { fork, connect } => self.switch(fork, &connect),
             Command::Commit => Ok(self.commit()?.into_iter().collect()),
+            Command::HeadersComplete => {
+                self.store.set_headers_complete()?;
+                // The last block may have been connected before.
+                self.staged = true;
+                Ok(self.commit()?.into_iter().collect())
+            }
         }
     }
 
@@ -121,6 +134,11 @@ impl Chain {
         let commit = self.store.commit()?;
         (self.staged, self.staged_bytes) = (false, 0);
         Ok(Some(Event::Committed(commit)))
+    }
+
+    /// Makes a bulk sync durable as far as it is; wallets see nothing of it yet.
+    pub fn flush(&mut self) -> Result<(), chainstore::Error> {
+        self.store.flush()
     }
 
     /// Moves old deltas into the base when enough of them have gathered; `true` where there was work.
@@ -164,6 +182,7 @@ impl Chain {
                 events.extend(self.commit()?);
             }
             Err((hash, reason)) => {
+                // What a bulk took is valid, and stays: it only ever adds to the old tip.
                 self.store.rollback()?;
                 events.push(Event::Chain(ChainEvent::Failed { hash, reason, tip: self.tip()? }));
             }
@@ -222,8 +241,8 @@ impl Chain {
                         0
                     })
                 },
-                has_unspent: &|txid| {
-                    self.store.has_unspent(txid).unwrap_or_else(|error| {
+                has_unspent: &|txid, outputs| {
+                    self.store.has_unspent(txid, outputs).unwrap_or_else(|error| {
                         keep(error);
                         false
                     })
@@ -241,6 +260,7 @@ impl Chain {
                     block: checked.block(),
                     hash: checked.hash(),
                     txids: checked.txids(),
+                    script_keys: checked.script_keys(),
                     spent: connected.spent(),
                 })?;
                 Ok(Ok(()))

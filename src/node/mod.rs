@@ -136,6 +136,8 @@ pub struct Node {
     staged: Tip,
     /// Once true it stays true: from the first sync on every answer speaks of the connected tip.
     synced: bool,
+    /// Whether the writer knows that the header chain is complete.
+    told_complete: bool,
     meter: Meter,
     next_progress: Instant,
     next_no_source: Instant,
@@ -165,7 +167,8 @@ impl Node {
             tree.mark_invalid(hash);
         }
         let snapshot = chain.snapshot();
-        let tip = tip_of(&snapshot);
+        // A bulk sync is ahead of what readers see.
+        let tip = chain.store().tip().unwrap_or_else(|| tip_of(&snapshot));
         let mut node = Self {
             headers: HeaderSync::new(tree, min_chain_work, seed),
             blocks: BlockSync::new(memory_bytes, tip, chain.store().stored_blocks()),
@@ -174,6 +177,7 @@ impl Node {
             staged: tip,
             snapshot,
             synced: false,
+            told_complete: false,
             meter: Meter::default(),
             next_progress: now.instant,
             next_no_source: now.instant + NO_SOURCE_AFTER,
@@ -315,6 +319,10 @@ impl Node {
                 break;
             }
         }
+        if !self.told_complete && !self.peers.is_empty() && self.headers.is_caught_up() {
+            self.told_complete = true;
+            self.outputs.push_back(Output::Chain(Command::HeadersComplete));
+        }
         self.maybe_synced();
     }
 
@@ -378,7 +386,11 @@ impl Node {
         if self.synced && from != to {
             self.notice(if extends { Notice::TipChanged(to) } else { Notice::Reorg { from, to } });
         }
-        self.publish(commit.touched.into_iter().collect());
+        self.publish(if commit.everything {
+            Touched::Everything
+        } else {
+            commit.touched.into_iter().collect()
+        });
     }
 
     /// Whether wallets should see what is connected, and a power cut not cost it: nothing more is coming at once.

@@ -127,7 +127,17 @@ impl Chain {
         let coins: Vec<Coin> = coins.into_iter().map(|coin| coin.unwrap_or(unknown)).collect();
         let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
         let raw = serialize(block);
-        let new = NewBlock { raw: &raw, block, hash: block.block_hash(), txids: &txids, spent: &coins };
+        let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
+        let script_keys: Vec<_> =
+            outputs.map(|output| chainstore::ScriptHash::of(&output.script_pubkey).key()).collect();
+        let new = NewBlock {
+            raw: &raw,
+            block,
+            hash: block.block_hash(),
+            txids: &txids,
+            script_keys: &script_keys,
+            spent: &coins,
+        };
         self.store.connect(&new).unwrap();
     }
 }

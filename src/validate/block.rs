@@ -12,7 +12,7 @@ use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::script::Builder;
 use bitcoin::{Block, BlockHash, Transaction, Txid};
 use bytes::Bytes;
-use chainstore::Height;
+use chainstore::{Height, ScriptHash, ScriptKey};
 
 use super::counts::check_counts;
 use super::error::BlockError;
@@ -46,6 +46,7 @@ pub struct CheckedBlock {
     hash: BlockHash,
     height: Height,
     txids: Vec<Txid>,
+    script_keys: Vec<ScriptKey>,
 }
 
 /// Its name only: a block is megabytes of text.
@@ -81,6 +82,12 @@ impl CheckedBlock {
     pub fn txids(&self) -> &[Txid] {
         &self.txids
     }
+
+    /// Of each output of each transaction, in block order. Made here, as blocks are checked by many threads and
+    /// connected by one.
+    pub fn script_keys(&self) -> &[ScriptKey] {
+        &self.script_keys
+    }
 }
 
 /// Decodes and checks a block. That its header has proof of work and a place in the chain is not looked at here.
@@ -109,7 +116,9 @@ pub fn check_block(raw: Bytes, context: &BlockContext, params: &Params) -> Resul
         return Err(BlockError::BadWeight { weight });
     }
     let hash = block.block_hash();
-    Ok(CheckedBlock { raw, block, hash, height: context.height, txids })
+    let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
+    let script_keys = outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
+    Ok(CheckedBlock { raw, block, hash, height: context.height, txids, script_keys })
 }
 
 fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bitcoin::{Amount, BlockHash, OutPoint, Transaction, Txid};
-use chainstore::{Coin, Height, ScriptClass, ScriptHash, TxNum, is_unspendable};
+use chainstore::{Coin, Height, ScriptClass, ScriptKey, TxNum, is_unspendable};
 
 use super::block::CheckedBlock;
 use super::error::BlockError;
@@ -44,7 +44,7 @@ pub struct SpendContext<'a> {
     /// The block of this chain at the height of BIP34; `None` below it.
     pub at_bip34_height: Option<BlockHash>,
     /// Whether a transaction of that id has an unspent output; asked only where BIP30 applies.
-    pub has_unspent: &'a dyn Fn(&Txid) -> bool,
+    pub has_unspent: &'a dyn Fn(&Txid, u32) -> bool,
 }
 
 impl std::fmt::Debug for SpendContext<'_> {
@@ -89,6 +89,7 @@ pub fn connect_block(
     let counted = counted(checked.hash());
     let mut view = View { made: HashMap::new(), gone: HashSet::new(), height };
     let mut coins = coins.iter();
+    let mut script_keys = checked.script_keys().iter();
     let mut spent = Vec::with_capacity(coins.len());
     let (mut fees, mut sigops_cost) = (0, 0);
     for (position, (tx, txid)) in checked.block().txdata.iter().zip(checked.txids()).enumerate() {
@@ -114,7 +115,7 @@ pub fn connect_block(
         if sigops_cost > MAX_BLOCK_SIGOPS_COST {
             return Err(BlockError::TooManySigops { cost: sigops_cost });
         }
-        view.make(tx, txid, position == 0);
+        view.make(tx, txid, script_keys.by_ref(), position == 0);
     }
     let coinbase = &checked.block().txdata[0];
     let paid = coinbase.output.iter().map(|output| output.value.to_sat()).sum();
@@ -134,8 +135,9 @@ fn check_bip30(checked: &CheckedBlock, context: &SpendContext<'_>) -> Result<(),
     if !context.params.bip30_applies(checked.height(), checked.hash(), context.at_bip34_height) {
         return Ok(());
     }
-    match checked.txids().iter().find(|txid| (context.has_unspent)(txid)) {
-        Some(txid) => Err(BlockError::RepeatedTransaction { txid: *txid }),
+    let mut ids = checked.txids().iter().zip(&checked.block().txdata);
+    match ids.find(|(txid, tx)| (context.has_unspent)(txid, tx.output.len() as u32)) {
+        Some((txid, _)) => Err(BlockError::RepeatedTransaction { txid: *txid }),
         None => Ok(()),
     }
 }
@@ -167,8 +169,14 @@ impl View {
         }
     }
 
-    fn make(&mut self, tx: &Transaction, txid: &Txid, is_coinbase: bool) {
-        for (vout, output) in (0..).zip(&tx.output) {
+    fn make<'a>(
+        &mut self,
+        tx: &Transaction,
+        txid: &Txid,
+        script_keys: impl Iterator<Item = &'a ScriptKey>,
+        is_coinbase: bool,
+    ) {
+        for ((vout, output), script_key) in (0..).zip(&tx.output).zip(script_keys) {
             if !is_unspendable(&output.script_pubkey) {
                 let coin = Coin {
                     value: output.value,
@@ -176,7 +184,7 @@ impl View {
                     height: self.height,
                     is_coinbase,
                     class: ScriptClass::of(&output.script_pubkey),
-                    script_key: ScriptHash::of(&output.script_pubkey).key(),
+                    script_key: *script_key,
                 };
                 self.made.insert(OutPoint { txid: *txid, vout }, coin);
             }

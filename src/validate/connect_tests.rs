@@ -57,7 +57,7 @@ impl Case {
             parent_mtp: PARENT_MTP,
             mtp_at: &|height| self.mtps.get(&height).copied().unwrap_or(PARENT_MTP),
             at_bip34_height: self.at_bip34_height,
-            has_unspent: &|txid| self.unspent.contains(txid),
+            has_unspent: &|txid, _| self.unspent.contains(txid),
         };
         connect_block(checked, &coins, &context)
     }
@@ -360,7 +360,7 @@ fn fewer_coins_than_inputs_are_missing_coins() {
         parent_mtp: PARENT_MTP,
         mtp_at: &|_| PARENT_MTP,
         at_bip34_height: None,
-        has_unspent: &|_| false,
+        has_unspent: &|_, _| false,
     };
     let connect = |coins: &[Option<Coin>]| {
         connect_block(check(&block, HEIGHT, &params).unwrap(), coins, &context)

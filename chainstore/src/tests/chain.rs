@@ -298,7 +298,17 @@ pub(crate) fn connect(store: &mut Store, block: &Block) -> Result<(), crate::Err
             if within { dummy_coin() } else { coin.unwrap_or_else(|| panic!("no coin at {outpoint}")) }
         })
         .collect();
-    store.connect(&NewBlock { raw: &raw, block, hash: block.block_hash(), txids: &txids, spent: &spent })
+    let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
+    let script_keys: Vec<_> = outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
+    let hash = block.block_hash();
+    store.connect(&NewBlock {
+        raw: &raw,
+        block,
+        hash,
+        txids: &txids,
+        script_keys: &script_keys,
+        spent: &spent,
+    })
 }
 
 /// All that the store says of headers and blocks off the chain, as sets.

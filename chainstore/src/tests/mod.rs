@@ -1,5 +1,6 @@
 //! The store against a naive model, against crashes, and against real blocks.
 
+mod bulk;
 mod chain;
 mod crash;
 mod format;

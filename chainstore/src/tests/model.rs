@@ -153,7 +153,11 @@ fn compare(store: &Store, model: &Model, context: &str) {
         let outpoints: Vec<_> = (0..4).map(|vout| bitcoin::OutPoint::new(*txid, vout)).collect();
         let wanted: Vec<_> = outpoints.iter().map(|outpoint| staged.coins.get(outpoint).copied()).collect();
         assert_eq!(store.coins(&outpoints).unwrap(), wanted, "{context}");
-        assert_eq!(store.has_unspent(txid).unwrap(), wanted.iter().any(Option::is_some), "{context}");
+        assert_eq!(
+            store.has_unspent(txid, wanted.len() as u32).unwrap(),
+            wanted.iter().any(Option::is_some),
+            "{context}"
+        );
     }
     let stored: Vec<_> = store.stored_blocks().iter().map(|tip| tip.hash).collect();
     assert_eq!(stored.len(), model.stored.len(), "{context}");

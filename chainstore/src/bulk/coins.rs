@@ -1,0 +1,292 @@
+//! The coins while a chain is indexed in bulk: the young in a table of bounded size, the others in sorted runs.
+//!
+//! Most coins are spent soon after they were made, and leave the table without a trace on disk. When the table is
+//! full, what no run has yet goes to a new run, and the older half leaves the table; a spend of a coin that has
+//! left it finds the coin in its run, and stays in the table as the mark that it is gone. Runs of one level are
+//! merged when there are four, so few have to be asked, and all but the oldest answer most questions from a filter.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use bitcoin::OutPoint;
+use bitcoin::hashes::{Hash, siphash24};
+
+use super::rows::{CoinKey, CoinRow, Row};
+use super::run::{Kind, Merge, RunInfo, RunReader, RunWriter, write_sorted};
+use crate::delta::tx_prefix;
+use crate::disk::{Disk, NamedFile};
+use crate::error::Error;
+use crate::filter::Filter;
+
+/// Records of a run that are searched as one.
+const PAGE_ROWS: usize = 85;
+/// Runs of one level that become one of the next.
+const FAN_IN: usize = 4;
+const MERGE_BYTES: usize = 1024 * 1024;
+
+/// The secret by which outpoints are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) [u64; 2]);
+
+impl Secret {
+    pub(crate) fn key(&self, outpoint: &OutPoint) -> CoinKey {
+        let mut bytes = [0; 36];
+        bytes[..32].copy_from_slice(outpoint.txid.as_byte_array());
+        bytes[32..].copy_from_slice(&outpoint.vout.to_le_bytes());
+        CoinKey {
+            prefix: u64::from_be_bytes(tx_prefix(&outpoint.txid)),
+            hash: siphash24::Hash::hash_to_u64_with_keys(self.0[0], self.0[1], &bytes),
+        }
+    }
+}
+
+/// The hash of a key is in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, word: u64) {
+        // The last written is the keyed hash.
+        self.0 = word;
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Coins {
+    secret: Secret,
+    table: HashMap<CoinKey, CoinRow, BuildHasherDefault<KeyHasher>>,
+    /// Coins that the table may have.
+    capacity: usize,
+    /// Oldest first.
+    runs: Vec<CoinRun>,
+}
+
+#[derive(Debug)]
+struct CoinRun {
+    info: RunInfo,
+    file: NamedFile,
+    /// First key of each page.
+    fences: Vec<CoinKey>,
+    /// What may be in it; the oldest run has none, as whoever is asked for is there.
+    filter: Option<Filter>,
+}
+
+impl Coins {
+    /// An empty table of at most `memory_bytes`, and the runs that are there, oldest first.
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        secret: Secret,
+        memory_bytes: usize,
+        runs: &[RunInfo],
+    ) -> Result<Self, Error> {
+        // The table doubles: a power of two of slots, of which seven eighths are used, and for a moment the half of
+        // them beside it.
+        let slot = size_of::<(CoinKey, CoinRow)>() + 1;
+        let slots = (memory_bytes / 3 * 2 / slot).max(64);
+        let slots = 1usize << slots.ilog2();
+        let mut coins =
+            Self { secret, table: HashMap::default(), capacity: slots / 8 * 7 - 1, runs: Vec::new() };
+        for info in runs {
+            let run = CoinRun::open(&**disk, *info, coins.runs.is_empty())?;
+            coins.runs.push(run);
+        }
+        Ok(coins)
+    }
+
+    pub(crate) fn secret(&self) -> Secret {
+        self.secret
+    }
+
+    pub(crate) fn runs(&self) -> impl Iterator<Item = RunInfo> {
+        self.runs.iter().map(|run| run.info)
+    }
+
+    /// Whether `more` coins may not fit.
+    pub(crate) fn is_full(&self, more: usize) -> bool {
+        self.table.len() + more > self.capacity
+    }
+
+    /// The unspent coin of that key.
+    pub(crate) fn get(&self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
+        let found = match self.table.get(key) {
+            Some(row) => Some(*row),
+            None => self.in_runs(key)?,
+        };
+        Ok(found.filter(|row| !row.is_gone()))
+    }
+
+    fn in_runs(&self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
+        for run in self.runs.iter().rev() {
+            if let Some(row) = run.get(key)? {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts a coin. That of a coinbase may be put over an older one of its outpoint (BIP30), others never are.
+    pub(crate) fn make(&mut self, row: CoinRow) -> Result<(), Error> {
+        let older = match self.table.get(&row.key) {
+            Some(older) => Some(*older),
+            None if row.is_coinbase() => self.in_runs(&row.key)?,
+            None => None,
+        };
+        self.table.insert(row.key, older.map_or(row, |older| row.over(&older)));
+        Ok(())
+    }
+
+    /// Takes a coin, if it is there.
+    pub(crate) fn spend(&mut self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
+        let row = match self.table.entry(*key) {
+            Entry::Occupied(mut entry) => {
+                let row = *entry.get();
+                if row.is_gone() {
+                    return Ok(None);
+                }
+                if row.is_stored() {
+                    entry.insert(row.gone());
+                } else {
+                    entry.remove();
+                }
+                return Ok(Some(row));
+            }
+            Entry::Vacant(_) => self.in_runs(key)?,
+        };
+        let row = row.filter(|row| !row.is_gone());
+        if let Some(row) = row {
+            self.table.insert(*key, row.gone());
+        }
+        Ok(row)
+    }
+
+    /// Writes what no run has into a new one, makes room, and merges runs. `next` numbers new files. Files that
+    /// are of no more use come back, to be removed once the row does not name them.
+    pub(crate) fn flush(&mut self, disk: &Arc<dyn Disk>, next: &mut u32) -> Result<Vec<RunInfo>, Error> {
+        let oldest = self.runs.is_empty();
+        let mut rows: Vec<CoinRow> = Vec::new();
+        rows.extend(self.table.values().filter(|row| row.is_dirty() && !(oldest && row.is_gone())));
+        if !rows.is_empty() {
+            let info = write_sorted(&**disk, Kind::Coins, take(next), &mut rows)?;
+            drop(rows);
+            self.runs.push(CoinRun::open(&**disk, info, oldest)?);
+        }
+        let keep_from = self.newer_half();
+        self.table.retain(|_, row| {
+            *row = row.stored();
+            !row.is_gone() && row.number >= keep_from
+        });
+        let mut removed = Vec::new();
+        while let Some(from) = self.mergeable() {
+            removed.extend(self.runs[from..].iter().map(|run| run.info));
+            let merged = self.merge(disk, from, take(next))?;
+            self.runs.truncate(from);
+            self.runs.push(CoinRun::open(&**disk, merged, from == 0)?);
+        }
+        Ok(removed)
+    }
+
+    /// The transaction number from which on half a full table would be.
+    fn newer_half(&self) -> u32 {
+        if self.table.len() < self.capacity / 2 {
+            return 0;
+        }
+        let mut sample: Vec<u32> = self.table.values().step_by(64).map(|row| row.number).collect();
+        sample.sort_unstable();
+        let keep = sample.len() * self.capacity / 2 / self.table.len();
+        sample.get(sample.len().saturating_sub(keep)).copied().unwrap_or(0)
+    }
+
+    /// From where on the runs are enough of one level.
+    fn mergeable(&self) -> Option<usize> {
+        let level = self.runs.last()?.info.level;
+        let from = self.runs.iter().rposition(|run| run.info.level != level).map_or(0, |at| at + 1);
+        (self.runs.len() - from >= FAN_IN).then_some(from)
+    }
+
+    fn merge(&self, disk: &Arc<dyn Disk>, from: usize, number: u32) -> Result<RunInfo, Error> {
+        let runs: Vec<RunInfo> = self.runs[from..].iter().map(|run| run.info).collect();
+        let level = runs.last().map_or(0, |run| run.level).saturating_add(1);
+        let mut writer = RunWriter::new(&**disk, Kind::Coins, level, number)?;
+        newest(disk, &runs, |row| {
+            // Below the oldest run there is nothing that could be gone.
+            if from == 0 && row.is_gone() { Ok(()) } else { writer.push(&row) }
+        })?;
+        writer.finish()
+    }
+}
+
+/// Of each key what the newest of the runs, oldest first, says.
+pub(crate) fn newest(
+    disk: &Arc<dyn Disk>,
+    runs: &[RunInfo],
+    mut each: impl FnMut(CoinRow) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut merge: Merge<CoinRow> = Merge::new(&**disk, runs, MERGE_BYTES)?;
+    let mut last: Option<CoinRow> = None;
+    while let Some((row, _)) = merge.next()? {
+        if let Some(last) = last.replace(row).filter(|last| last.key != row.key) {
+            each(last)?;
+        }
+    }
+    last.map_or(Ok(()), each)
+}
+
+fn take(next: &mut u32) -> u32 {
+    *next += 1;
+    *next - 1
+}
+
+impl CoinRun {
+    fn open(disk: &dyn Disk, info: RunInfo, oldest: bool) -> Result<Self, Error> {
+        let mut reader: RunReader<CoinRow> = RunReader::new(disk, info, MERGE_BYTES)?;
+        let records = info.records as usize;
+        let mut fences = Vec::with_capacity(records.div_ceil(PAGE_ROWS));
+        let mut filter = (!oldest).then(|| Filter::with_capacity(records));
+        let mut at = 0usize;
+        while let Some(row) = reader.next()? {
+            if at.is_multiple_of(PAGE_ROWS) {
+                fences.push(row.key);
+            }
+            if let Some(filter) = &mut filter {
+                filter.add(row.key.hash.to_le_bytes());
+            }
+            at += 1;
+        }
+        Ok(Self { info, file: NamedFile::open(disk, &info.name())?, fences, filter })
+    }
+
+    fn get(&self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(key.hash.to_le_bytes())) {
+            return Ok(None);
+        }
+        let Some(page) = self.fences.partition_point(|first| first <= key).checked_sub(1) else {
+            return Ok(None);
+        };
+        let first = page * PAGE_ROWS;
+        let rows = (self.info.records as usize - first).min(PAGE_ROWS);
+        let mut bytes = [0; PAGE_ROWS * CoinRow::LEN];
+        let bytes = &mut bytes[..rows * CoinRow::LEN];
+        self.file.read(bytes, (first * CoinRow::LEN) as u64)?;
+        let row = |at: usize| CoinRow::get(&bytes[at * CoinRow::LEN..(at + 1) * CoinRow::LEN]);
+        let (mut low, mut high) = (0, rows);
+        while low < high {
+            let middle = (low + high) / 2;
+            let found = row(middle);
+            match found.key.cmp(key) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Ok(Some(found.stored())),
+            }
+        }
+        Ok(None)
+    }
+}

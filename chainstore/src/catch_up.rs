@@ -1,0 +1,187 @@
+//! When the store goes over to bulk indexing, and back.
+//!
+//! It begins where the header chain is far ahead of a chain that has no base yet, and ends so far below the best
+//! header that the newest blocks are deltas. What ends it early, a block to be undone below all of it, is answered
+//! from the base that it leaves behind.
+//!
+//! Order of the end: everything is flushed, the base is made under another name, renamed over the empty one, and
+//! then the state row says so. A crash after the renaming finds a base that goes as far as the bulk row, and
+//! completes it.
+
+use std::sync::Arc;
+
+use redb::Database;
+
+use crate::base::{self, Base};
+use crate::build::tx_offsets;
+use crate::bulk::{self, Bulk, BulkState, Secret};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::open::{create_db_file, open_db};
+use crate::store::{NewBlock, Staged, Store};
+use crate::tip::{State, TipFile};
+use crate::types::{Height, Tip};
+
+impl Store {
+    /// Says that the header chain is as long as anybody knows it, so that the end of a bulk can be seen.
+    pub fn set_headers_complete(&mut self) -> Result<(), Error> {
+        self.alive()?;
+        self.headers_complete = true;
+        self.end_bulk_if_due()
+    }
+
+    /// Whether blocks are being indexed in bulk: until it ends, readers see the chain as it was before.
+    pub fn is_bulk(&self) -> bool {
+        self.bulk.is_some()
+    }
+
+    /// Blocks of the staged chain, those of a bulk included.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.bulk.as_ref().map_or(self.staged.view.blocks(), |bulk| bulk.mark().blocks)
+    }
+
+    /// Goes over to bulk indexing if that pays.
+    pub(crate) fn begin_bulk_if_due(&mut self) -> Result<(), Error> {
+        let view = &self.staged.view;
+        let far = view.blocks().saturating_add(self.keep_deltas() + self.options.bulk_blocks);
+        if self.bulk.is_some()
+            || self.staged.headers.len() < far
+            || view.base.blocks > 0
+            || self.staged.change.is_some()
+        {
+            return Ok(());
+        }
+        self.commit()?;
+        let secret = Secret([self.random(), self.random()]);
+        let state = BulkState { mark: base::BaseMark::empty(), secret, next_run: 0, runs: Vec::new() };
+        let mut bulk =
+            Bulk::open(self.disk.clone(), self.files.clone(), state, self.options.bulk_memory_bytes)?;
+        for delta in &self.view.deltas {
+            bulk.absorb(delta)?;
+        }
+        self.bulk = Some(Box::new(bulk));
+        Ok(())
+    }
+
+    /// What no attacker can know.
+    fn random(&self) -> u64 {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        self.options.bulk_secret.unwrap_or_else(|| RandomState::new().build_hasher().finish())
+    }
+
+    fn keep_deltas(&self) -> u32 {
+        self.options.keep_deltas as u32
+    }
+
+    /// Takes the next block into the bulk; `height` is its.
+    pub(crate) fn connect_bulk(&mut self, new: &NewBlock<'_>, height: Height) -> Result<(), Error> {
+        if self.bulk.as_ref().is_some_and(|bulk| bulk.is_full()) {
+            self.flush()?;
+        }
+        // Looked at before anything is written.
+        if tx_offsets(new.block).1 as usize != new.raw.len() {
+            return Err(Error::BadInput { hash: new.hash, what: "the raw bytes are not those of the block" });
+        }
+        let pos = match self.stored(&new.hash) {
+            Some(stored) => {
+                self.staged.any = true;
+                self.staged.aside.stored.insert(new.hash, None);
+                stored.pos
+            }
+            None => self.append(new.raw)?,
+        };
+        if self.staged.headers.hash(&self.files, height.0)? != Some(new.hash) {
+            self.replace_headers(height, &[new.block.header])?;
+        }
+        let Some(bulk) = &mut self.bulk else { return Err(Error::NoTip) };
+        // Half a block in the tables is none that could be taken back.
+        let connected = bulk.connect(new, pos);
+        connected.map_err(|error| self.kill(error))
+    }
+
+    /// Ends the bulk if the newest blocks come next, or if the tip was reached.
+    pub(crate) fn end_bulk_if_due(&mut self) -> Result<(), Error> {
+        let near = self.blocks().saturating_add(self.keep_deltas()) >= self.staged.headers.len();
+        if self.bulk.is_some() && self.headers_complete && near { self.end_bulk() } else { Ok(()) }
+    }
+
+    /// Makes what a bulk has so far durable; does nothing where there is none.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.alive()?;
+        if self.bulk.is_none() {
+            return Ok(());
+        }
+        // The headers of its blocks first.
+        self.commit()?;
+        let flushed = self.flush_bulk();
+        flushed.map_err(|error| self.kill(error))
+    }
+
+    fn flush_bulk(&mut self) -> Result<(), Error> {
+        let Some(bulk) = &mut self.bulk else { return Ok(()) };
+        if bulk.mark() == bulk.state().mark {
+            return Ok(());
+        }
+        self.segments.sync()?;
+        let (state, removed) = bulk.flush()?;
+        self.state.end = self.segments.end();
+        let change = self.tip.change()?;
+        change.set_state(&self.state)?;
+        change.set_bulk(Some(&state))?;
+        change.commit()?;
+        bulk.flushed(state);
+        for run in removed {
+            let name = run.name();
+            self.disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))?;
+        }
+        Ok(())
+    }
+
+    /// Turns what a bulk has into the base.
+    pub(crate) fn end_bulk(&mut self) -> Result<(), Error> {
+        self.flush()?;
+        let Some(bulk) = self.bulk.take() else { return Ok(()) };
+        let ended = self.replace_base(&bulk);
+        ended.map_err(|error| self.kill(error))
+    }
+
+    fn replace_base(&mut self, bulk: &Bulk) -> Result<(), Error> {
+        let (disk, options) = (self.disk.clone(), &self.options);
+        let state = bulk.state().clone();
+        let tx_ends = bulk.tx_ends().to_vec();
+        create_db_file(&*disk, base::FILE, |db: &Database| {
+            base::create(db)?;
+            bulk::load(&disk, &self.files, &state, db, options.txid_prefix, options.bulk_memory_bytes)
+        })?;
+        disk.sync_dir("base").map_err(|error| Error::io("base", "fsync", error))?;
+        let db = open_db(&*disk, base::FILE, options.base_cache_bytes)?;
+        self.base = Base::new(db, options.txid_prefix);
+        self.reader = self.base.reader()?;
+        self.state = end(&self.tip, &*disk, &self.state, &state)?;
+        self.bulk_ended = true;
+        self.view.base = state.mark;
+        self.view.tx_ends = Arc::new(tx_ends);
+        self.view.deltas.clear();
+        self.staged = Staged::nothing(&self.view, &self.state);
+        self.publish();
+        Ok(())
+    }
+
+    /// Where a bulk stands.
+    pub(crate) fn bulk_tip(&self) -> Option<Tip> {
+        self.bulk.as_ref().and_then(|bulk| bulk.tip())
+    }
+}
+
+/// The base goes as far as the bulk did: that is the chain now.
+pub(crate) fn end(tip: &TipFile, disk: &dyn Disk, state: &State, bulk: &BulkState) -> Result<State, Error> {
+    let mark = bulk.mark;
+    let state = State { blocks: mark.blocks, tip: mark.hash, base: mark, ..*state };
+    let change = tip.change()?;
+    change.remove_all_deltas()?;
+    change.set_state(&state)?;
+    change.set_bulk(None)?;
+    change.commit()?;
+    bulk::remove_leftovers(disk, None)?;
+    Ok(state)
+}
