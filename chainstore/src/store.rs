@@ -56,12 +56,12 @@ impl Options {
     pub fn new(network: Network) -> Self {
         Self {
             network,
-            keep_deltas: 300,
+            keep_deltas: 100,
             merge_batch: 100,
             segment_bytes: 128 << 20,
             base_cache_bytes: 192 << 20,
             tip_cache_bytes: 32 << 20,
-            bulk_blocks: 1000,
+            bulk_blocks: 50,
             bulk_memory_bytes: 512 << 20,
             bulk_secret: None,
             txid_prefix: 8,
