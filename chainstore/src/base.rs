@@ -13,6 +13,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, BlockHash};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+use crate::bucket::{MAX_BITS, MIN_BITS, Open, Rows, Shape, bits_for};
 use crate::codec::{DecodeError, Reader};
 use crate::delta::{CoinValue, Delta, ScriptRows, TxPrefix};
 use crate::delta_row::{class_code, class_of_code};
@@ -29,14 +30,46 @@ type TxKey = [u8; 12];
 /// Bytes of rows that one transaction of a load puts: more would cost memory.
 const LOAD_COMMIT_BYTES: usize = 1 << 30;
 
+type Buckets = TableDefinition<'static, u32, &'static [u8]>;
+type ReadBuckets = ReadOnlyTable<u32, &'static [u8]>;
+
 /// Script key -> group.
-const SCRIPTS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("scripts");
+const SCRIPTS: Buckets = TableDefinition::new("scripts");
 /// Txid prefix 8 ‖ vout 4 BE ‖ tx number 4 BE -> value 8 LE ‖ class 1 ‖ script key 16.
-const COINS: TableDefinition<'_, &CoinKey, &CoinRow> = TableDefinition::new("coins");
+const COINS: Buckets = TableDefinition::new("coins");
 /// Txid prefix 8 ‖ tx number 4 BE -> nothing.
-const TXS: TableDefinition<'_, &TxKey, ()> = TableDefinition::new("txs");
+const TXS: Buckets = TableDefinition::new("txs");
 /// "base" -> [`BaseMark`].
 const MARK: TableDefinition<'_, &str, &[u8; 40]> = TableDefinition::new("mark");
+/// "bits" -> those of scripts, coins, txs.
+const BITS: TableDefinition<'_, &str, &[u8; 3]> = TableDefinition::new("bits");
+
+/// How the keys of the three tables make buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shapes {
+    pub(crate) scripts: Shape<16>,
+    pub(crate) coins: Shape<16>,
+    pub(crate) txs: Shape<12>,
+}
+
+impl Shapes {
+    /// For tables of so many entries.
+    pub(crate) fn for_entries(scripts: u64, coins: u64, txs: u64) -> Self {
+        Self::new([scripts, coins, txs].map(bits_for))
+    }
+
+    fn new([scripts, coins, txs]: [u8; 3]) -> Self {
+        Self {
+            scripts: Shape { bits: scripts, content_bytes: None },
+            coins: Shape { bits: coins, content_bytes: Some(size_of::<CoinRow>()) },
+            txs: Shape { bits: txs, content_bytes: Some(0) },
+        }
+    }
+
+    fn bits(&self) -> [u8; 3] {
+        [self.scripts.bits, self.coins.bits, self.txs.bits]
+    }
+}
 
 /// How far the base goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +114,7 @@ pub(crate) trait BaseRead {
 #[derive(Debug)]
 pub(crate) struct Base {
     db: Database,
+    shapes: Shapes,
     /// Bytes of a txid that keys keep; the rest of the eight is zero.
     prefix_len: u8,
 }
@@ -93,12 +127,17 @@ fn corrupt(what: impl Into<String>) -> Error {
     Error::corrupt(FILE, what)
 }
 
-/// Puts the tables into a new file.
-pub(crate) fn create(db: &Database) -> Result<(), Error> {
+fn fault(fault: DecodeError) -> Error {
+    corrupt(fault.to_string())
+}
+
+/// Puts the tables into a new file, for so many rows as `shapes` is made for.
+pub(crate) fn create(db: &Database, shapes: &Shapes) -> Result<(), Error> {
     let txn = begin(db)?;
-    txn.open_table(SCRIPTS).map_err(error)?;
-    txn.open_table(COINS).map_err(error)?;
-    txn.open_table(TXS).map_err(error)?;
+    for table in [SCRIPTS, COINS, TXS] {
+        txn.open_table(table).map_err(error)?;
+    }
+    txn.open_table(BITS).map_err(error)?.insert("bits", &shapes.bits()).map_err(error)?;
     set_mark(&txn, &BaseMark::empty())?;
     txn.commit().map_err(error)
 }
@@ -114,29 +153,35 @@ fn set_mark(txn: &WriteTransaction, mark: &BaseMark) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rows of one table, in its order.
-#[derive(Debug)]
-pub(crate) enum Chunk {
-    Coins(Vec<(CoinKey, CoinRow)>),
-    Txs(Vec<TxKey>),
-    /// Groups one behind the other, and where each ends.
-    Scripts {
-        keys: Vec<[u8; 16]>,
-        rows: Vec<u8>,
-        ends: Vec<usize>,
-    },
+/// A table of the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    Scripts,
+    Coins,
+    Txs,
 }
 
-/// Fills the tables of a new file in their order, and marks how far they go.
-pub(crate) fn load(db: &Database, chunks: Receiver<Chunk>, mark: &BaseMark) -> Result<(), Error> {
+/// Fills the tables of a new file with rows in their order, and marks how far they go.
+pub(crate) fn load(db: &Database, chunks: Receiver<(Table, Rows)>, mark: &BaseMark) -> Result<(), Error> {
     let mut chunks = chunks.into_iter().peekable();
     while chunks.peek().is_some() {
         let txn = begin(db)?;
         let mut bytes = 0;
         while bytes < LOAD_COMMIT_BYTES
-            && let Some(chunk) = chunks.next()
+            && let Some((table, rows)) = chunks.next()
         {
-            bytes += put_chunk(&txn, chunk)?;
+            let table = match table {
+                Table::Scripts => SCRIPTS,
+                Table::Coins => COINS,
+                Table::Txs => TXS,
+            };
+            let mut table = txn.open_table(table).map_err(error)?;
+            let mut start = 0;
+            for (bucket, end) in rows.ends {
+                table.insert(bucket, &rows.bytes[start..end]).map_err(error)?;
+                start = end;
+            }
+            bytes += start;
         }
         txn.commit().map_err(error)?;
     }
@@ -145,38 +190,13 @@ pub(crate) fn load(db: &Database, chunks: Receiver<Chunk>, mark: &BaseMark) -> R
     txn.commit().map_err(error)
 }
 
-/// How many bytes it put.
-fn put_chunk(txn: &WriteTransaction, chunk: Chunk) -> Result<usize, Error> {
-    match chunk {
-        Chunk::Coins(rows) => {
-            let mut table = txn.open_table(COINS).map_err(error)?;
-            for (key, row) in &rows {
-                table.insert(key, row).map_err(error)?;
-            }
-            Ok(rows.len() * size_of::<(CoinKey, CoinRow)>())
-        }
-        Chunk::Txs(keys) => {
-            let mut table = txn.open_table(TXS).map_err(error)?;
-            for key in &keys {
-                table.insert(key, ()).map_err(error)?;
-            }
-            Ok(keys.len() * size_of::<TxKey>())
-        }
-        Chunk::Scripts { keys, rows, ends } => {
-            let mut table = txn.open_table(SCRIPTS).map_err(error)?;
-            let mut start = 0;
-            for (key, end) in keys.iter().zip(ends) {
-                table.insert(key, &rows[start..end]).map_err(error)?;
-                start = end;
-            }
-            Ok(rows.len() + keys.len() * 16)
-        }
-    }
-}
-
 impl Base {
-    pub(crate) fn new(db: Database, prefix_len: u8) -> Self {
-        Self { db, prefix_len }
+    pub(crate) fn open(db: Database, prefix_len: u8) -> Result<Self, Error> {
+        let table = db.begin_read().map_err(error)?.open_table(BITS).map_err(error)?;
+        let bits = table.get("bits").map_err(error)?.map(|row| *row.value());
+        let bits = bits.filter(|bits| bits.iter().all(|bits| (MIN_BITS..=MAX_BITS).contains(bits)));
+        let shapes = Shapes::new(bits.ok_or_else(|| corrupt("no numbers of bits"))?);
+        Ok(Self { db, shapes, prefix_len })
     }
 
     /// Opens the committed rows for reading.
@@ -187,22 +207,24 @@ impl Base {
             coins: txn.open_table(COINS).map_err(error)?,
             txs: txn.open_table(TXS).map_err(error)?,
             mark: txn.open_table(MARK).map_err(error)?,
+            shapes: self.shapes,
             prefix_len: self.prefix_len,
         }))
     }
 
     /// Begins a change; until it is committed or dropped no other may begin.
     pub(crate) fn change(&self) -> Result<BaseChange, Error> {
-        Ok(BaseChange { txn: begin(&self.db)?, prefix_len: self.prefix_len })
+        Ok(BaseChange { txn: begin(&self.db)?, shapes: self.shapes, prefix_len: self.prefix_len })
     }
 }
 
 /// Committed rows at one moment.
 pub(crate) struct BaseReader {
-    scripts: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
-    coins: ReadOnlyTable<&'static CoinKey, &'static CoinRow>,
-    txs: ReadOnlyTable<&'static TxKey, ()>,
+    scripts: ReadBuckets,
+    coins: ReadBuckets,
+    txs: ReadBuckets,
     mark: ReadOnlyTable<&'static str, &'static [u8; 40]>,
+    shapes: Shapes,
     prefix_len: u8,
 }
 
@@ -215,45 +237,62 @@ impl std::fmt::Debug for BaseReader {
 impl BaseReader {
     pub(crate) fn mark(&self) -> Result<BaseMark, Error> {
         let row = self.mark.get("base").map_err(error)?.ok_or_else(|| corrupt("no mark"))?;
-        BaseMark::read(&mut Reader::new(row.value())).map_err(|fault| corrupt(fault.to_string()))
+        BaseMark::read(&mut Reader::new(row.value())).map_err(fault)
     }
 
-    /// All rows in order, for tests that compare two stores.
+    /// All entries in order, for tests that compare two stores.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn dump(&self, out: &mut Vec<String>) -> Result<(), Error> {
         out.push(format!("base {:?}", self.mark()?));
-        for row in self.scripts.iter().map_err(error)? {
-            let (key, group) = row.map_err(error)?;
-            out.push(format!("script {:02x?} {:?}", key.value(), decode_group(group.value())?));
-        }
-        for row in self.coins.iter().map_err(error)? {
-            let (key, coin) = row.map_err(error)?;
-            out.push(format!("coin {:02x?} {:02x?}", key.value(), coin.value()));
-        }
-        for row in self.txs.iter().map_err(error)? {
-            out.push(format!("tx {:02x?}", row.map_err(error)?.0.value()));
-        }
-        Ok(())
+        dump(&self.scripts, self.shapes.scripts, |key, content| {
+            out.push(format!("script {key:02x?} {:?}", decode_group(content)?));
+            Ok(())
+        })?;
+        dump(&self.coins, self.shapes.coins, |key, content| {
+            out.push(format!("coin {key:02x?} {content:02x?}"));
+            Ok(())
+        })?;
+        dump(&self.txs, self.shapes.txs, |key, _| {
+            out.push(format!("tx {key:02x?}"));
+            Ok(())
+        })
     }
+}
+
+#[cfg(any(test, feature = "sim"))]
+fn dump<const N: usize>(
+    table: &ReadBuckets,
+    shape: Shape<N>,
+    mut each: impl FnMut([u8; N], &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for row in table.iter().map_err(error)? {
+        let (bucket, row) = row.map_err(error)?;
+        let mut entries = shape.entries(bucket.value(), row.value());
+        while let Some((key, content)) = entries.next().map_err(fault)? {
+            each(key, content)?;
+        }
+    }
+    Ok(())
 }
 
 impl BaseRead for BaseReader {
     fn group(&self, key: &ScriptKey) -> Result<Group, Error> {
-        read_group(&self.scripts, key)
+        read_group(&self.scripts, self.shapes.scripts, key)
     }
 
     fn coins(&self, prefix: TxPrefix, vout: Option<u32>) -> Result<Vec<(u32, TxNum, CoinValue)>, Error> {
-        read_coins(&self.coins, cut(prefix, self.prefix_len), vout)
+        read_coins(&self.coins, self.shapes.coins, cut(prefix, self.prefix_len), vout)
     }
 
     fn numbers(&self, prefix: TxPrefix) -> Result<Vec<TxNum>, Error> {
-        read_numbers(&self.txs, cut(prefix, self.prefix_len))
+        read_numbers(&self.txs, self.shapes.txs, cut(prefix, self.prefix_len))
     }
 }
 
 /// An open change of the base; dropped without commit it never was.
 pub(crate) struct BaseChange {
     txn: WriteTransaction,
+    shapes: Shapes,
     prefix_len: u8,
 }
 
@@ -265,19 +304,23 @@ impl std::fmt::Debug for BaseChange {
 
 impl BaseRead for BaseChange {
     fn group(&self, key: &ScriptKey) -> Result<Group, Error> {
-        read_group(&self.txn.open_table(SCRIPTS).map_err(error)?, key)
+        read_group(&self.table(SCRIPTS)?, self.shapes.scripts, key)
     }
 
     fn coins(&self, prefix: TxPrefix, vout: Option<u32>) -> Result<Vec<(u32, TxNum, CoinValue)>, Error> {
-        read_coins(&self.txn.open_table(COINS).map_err(error)?, cut(prefix, self.prefix_len), vout)
+        read_coins(&self.table(COINS)?, self.shapes.coins, cut(prefix, self.prefix_len), vout)
     }
 
     fn numbers(&self, prefix: TxPrefix) -> Result<Vec<TxNum>, Error> {
-        read_numbers(&self.txn.open_table(TXS).map_err(error)?, cut(prefix, self.prefix_len))
+        read_numbers(&self.table(TXS)?, self.shapes.txs, cut(prefix, self.prefix_len))
     }
 }
 
 impl BaseChange {
+    fn table(&self, table: Buckets) -> Result<Table32<'_>, Error> {
+        self.txn.open_table(table).map_err(error)
+    }
+
     /// Applies the next blocks, oldest first. Each row is written once, whatever the number of blocks.
     pub(crate) fn apply(&self, deltas: &[Arc<Delta>]) -> Result<(), Error> {
         let mut scripts: BTreeMap<ScriptKey, Vec<(ScriptRows<'_>, u32)>> = BTreeMap::new();
@@ -298,46 +341,52 @@ impl BaseChange {
             txs.extend(self.tx_keys(delta));
         }
         txs.sort_unstable();
-        let mut table = self.txn.open_table(SCRIPTS).map_err(error)?;
+        let mut table = Editor::new(self.table(SCRIPTS)?, self.shapes.scripts);
         for (key, changes) in scripts {
-            let mut group = read_group(&table, &key)?;
-            for (rows, first_tx) in changes {
-                group.apply(&rows, first_tx).map_err(|what| corrupt(format!("{key:02x?}: {what}")))?;
-            }
-            write_group(&mut table, &key, &group)?;
+            table.change_group(&key, |group| {
+                changes.iter().try_for_each(|(rows, first_tx)| group.apply(rows, *first_tx))
+            })?;
         }
-        let mut table = self.txn.open_table(COINS).map_err(error)?;
-        for (key, row) in coins {
-            write_coin(&mut table, &key, row.as_ref())?;
-        }
-        let mut table = self.txn.open_table(TXS).map_err(error)?;
+        table.finish()?;
+        self.write_coins(coins)?;
+        let mut table = Editor::new(self.table(TXS)?, self.shapes.txs);
         for key in txs {
-            table.insert(&key, ()).map_err(error)?;
+            table.set(key, Some(Vec::new()))?;
         }
-        Ok(())
+        table.finish()
     }
 
     /// Undoes the newest block.
     pub(crate) fn unapply(&self, delta: &Delta) -> Result<(), Error> {
-        let mut groups = self.txn.open_table(SCRIPTS).map_err(error)?;
-        let mut coins = self.txn.open_table(COINS).map_err(error)?;
+        let mut coins: BTreeMap<CoinKey, Option<CoinRow>> = BTreeMap::new();
+        let mut table = Editor::new(self.table(SCRIPTS)?, self.shapes.scripts);
         for rows in delta.scripts() {
-            let mut group = read_group(&groups, &rows.key)?;
-            let undone = group.unapply(&rows, delta.head.first_tx);
-            undone.map_err(|what| corrupt(format!("{:02x?}: {what}", rows.key)))?;
-            write_group(&mut groups, &rows.key, &group)?;
-            for (key, _) in self.made_rows(delta, &rows) {
-                write_coin(&mut coins, &key, None)?;
-            }
-            for (key, row) in self.spent_rows(&rows) {
-                write_coin(&mut coins, &key, Some(&row))?;
+            table.change_group(&rows.key, |group| group.unapply(&rows, delta.head.first_tx))?;
+            coins.extend(self.made_rows(delta, &rows).map(|(key, _)| (key, None)));
+            coins.extend(self.spent_rows(&rows).map(|(key, row)| (key, Some(row))));
+        }
+        table.finish()?;
+        self.write_coins(coins)?;
+        let mut keys: Vec<TxKey> = self.tx_keys(delta).collect();
+        keys.sort_unstable();
+        let mut table = Editor::new(self.table(TXS)?, self.shapes.txs);
+        for key in keys {
+            table.set(key, None)?;
+        }
+        table.finish()
+    }
+
+    /// Puts coins that must not be there, and removes those that must.
+    fn write_coins(&self, coins: BTreeMap<CoinKey, Option<CoinRow>>) -> Result<(), Error> {
+        let mut table = Editor::new(self.table(COINS)?, self.shapes.coins);
+        for (key, row) in coins {
+            let was_there = table.set(key, row.map(|row| row.to_vec()))?;
+            if was_there == row.is_some() {
+                let what = if was_there { "is there already" } else { "is missing" };
+                return Err(corrupt(format!("coin {key:02x?} {what}")));
             }
         }
-        let mut txs = self.txn.open_table(TXS).map_err(error)?;
-        for key in self.tx_keys(delta) {
-            txs.remove(&key).map_err(error)?;
-        }
-        Ok(())
+        table.finish()
     }
 
     /// Makes the change durable, with how far the base goes now.
@@ -405,9 +454,8 @@ pub(crate) fn coin_row(coin: &CoinValue) -> CoinRow {
     row
 }
 
-fn decode_coin(row: &CoinRow) -> Result<CoinValue, Error> {
+fn decode_coin(row: &[u8]) -> Result<CoinValue, Error> {
     let mut reader = Reader::new(row);
-    let fault = |fault: DecodeError| corrupt(fault.to_string());
     let value = Amount::from_sat(u64::from_le_bytes(reader.array().map_err(fault)?));
     let class = class_of_code(reader.u8().map_err(fault)?).ok_or_else(|| corrupt("unknown script class"))?;
     Ok(CoinValue { value, class, script_key: ScriptKey(reader.array().map_err(fault)?) })
@@ -417,72 +465,114 @@ fn decode_group(row: &[u8]) -> Result<Group, Error> {
     Group::decode(row).map_err(|fault| corrupt(format!("group: {fault}")))
 }
 
+type Table32<'t> = redb::Table<'t, u32, &'static [u8]>;
+
+/// Changes entries in any order; a bucket is read and written once as long as its keys come together.
+struct Editor<'t, const N: usize> {
+    table: Table32<'t>,
+    shape: Shape<N>,
+    open: Option<Open<N>>,
+}
+
+impl<'t, const N: usize> Editor<'t, N> {
+    fn new(table: Table32<'t>, shape: Shape<N>) -> Self {
+        Self { table, shape, open: None }
+    }
+
+    fn open(&mut self, key: &[u8; N]) -> Result<&mut Open<N>, Error> {
+        let number = self.shape.bucket(key);
+        if self.open.as_ref().is_none_or(|open| open.number != number) {
+            self.write()?;
+            let row = self.table.get(number).map_err(error)?;
+            let row = row.as_ref().map_or(&[][..], |row| row.value());
+            self.open = Some(Open::decode(self.shape, number, row).map_err(fault)?);
+        }
+        self.open.as_mut().ok_or_else(|| corrupt("a bucket that is not open"))
+    }
+
+    /// Whether the key was there.
+    fn set(&mut self, key: [u8; N], content: Option<Vec<u8>>) -> Result<bool, Error> {
+        Ok(self.open(&key)?.set(key, content))
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let row = open.encode();
+        if row.is_empty() {
+            self.table.remove(open.number).map_err(error)?;
+        } else {
+            self.table.insert(open.number, row.as_slice()).map_err(error)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        self.write()
+    }
+}
+
+impl Editor<'_, 16> {
+    /// Changes the group of a script. An empty one is no entry.
+    fn change_group(
+        &mut self,
+        key: &ScriptKey,
+        change: impl FnOnce(&mut Group) -> Result<(), &'static str>,
+    ) -> Result<(), Error> {
+        let open = self.open(&key.0)?;
+        let mut group = open.get(&key.0).map_or_else(|| Ok(Group::default()), decode_group)?;
+        change(&mut group).map_err(|what| corrupt(format!("{key:02x?}: {what}")))?;
+        open.set(key.0, (!group.is_empty()).then(|| group.encode()));
+        Ok(())
+    }
+}
+
 fn read_group(
-    table: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,
+    table: &impl ReadableTable<u32, &'static [u8]>,
+    shape: Shape<16>,
     key: &ScriptKey,
 ) -> Result<Group, Error> {
-    match table.get(&key.0).map_err(error)? {
-        Some(row) => decode_group(row.value()),
-        None => Ok(Group::default()),
-    }
-}
-
-fn write_group(
-    table: &mut redb::Table<'_, &'static [u8; 16], &'static [u8]>,
-    key: &ScriptKey,
-    group: &Group,
-) -> Result<(), Error> {
-    if group.is_empty() {
-        table.remove(&key.0).map_err(error)?;
-    } else {
-        table.insert(&key.0, group.encode().as_slice()).map_err(error)?;
-    }
-    Ok(())
-}
-
-/// Inserts a coin that must not be there, or removes one that must.
-fn write_coin(
-    table: &mut redb::Table<'_, &'static CoinKey, &'static CoinRow>,
-    key: &CoinKey,
-    row: Option<&CoinRow>,
-) -> Result<(), Error> {
-    let was_there = match row {
-        Some(row) => table.insert(key, row).map_err(error)?.is_some(),
-        None => table.remove(key).map_err(error)?.is_some(),
-    };
-    if was_there == row.is_some() {
-        let what = if was_there { "is there already" } else { "is missing" };
-        return Err(corrupt(format!("coin {key:02x?} {what}")));
-    }
-    Ok(())
+    let row = table.get(shape.bucket(&key.0)).map_err(error)?;
+    let Some(row) = row else { return Ok(Group::default()) };
+    let content = shape.find(row.value(), &key.0).map_err(fault)?;
+    content.map_or_else(|| Ok(Group::default()), decode_group)
 }
 
 fn read_coins(
-    table: &impl ReadableTable<&'static CoinKey, &'static CoinRow>,
+    table: &impl ReadableTable<u32, &'static [u8]>,
+    shape: Shape<16>,
     prefix: TxPrefix,
     vout: Option<u32>,
 ) -> Result<Vec<(u32, TxNum, CoinValue)>, Error> {
     let from = coin_key(prefix, vout.unwrap_or(0), TxNum(0));
     let to = coin_key(prefix, vout.unwrap_or(u32::MAX), TxNum(u32::MAX));
     let mut coins = Vec::new();
-    for row in table.range::<&CoinKey>(&from..=&to).map_err(error)? {
-        let (key, coin) = row.map_err(error)?;
-        let mut place = Reader::new(&key.value()[8..]);
-        let mut number = || place.array().map(u32::from_be_bytes).map_err(|fault| corrupt(fault.to_string()));
-        coins.push((number()?, TxNum(number()?), decode_coin(coin.value())?));
+    let row = table.get(shape.bucket(&from)).map_err(error)?;
+    let Some(row) = row else { return Ok(coins) };
+    let mut entries = shape.entries_from(row.value(), &from).map_err(fault)?;
+    while let Some((key, content)) = entries.next().map_err(fault)?
+        && key <= to
+    {
+        let mut place = Reader::new(&key[8..]);
+        let mut number = || place.array().map(u32::from_be_bytes).map_err(fault);
+        coins.push((number()?, TxNum(number()?), decode_coin(content)?));
     }
     Ok(coins)
 }
 
 fn read_numbers(
-    table: &impl ReadableTable<&'static TxKey, ()>,
+    table: &impl ReadableTable<u32, &'static [u8]>,
+    shape: Shape<12>,
     prefix: TxPrefix,
 ) -> Result<Vec<TxNum>, Error> {
     let (from, to) = (tx_key(prefix, 0), tx_key(prefix, u32::MAX));
     let mut numbers = Vec::new();
-    for row in table.range::<&TxKey>(&from..=&to).map_err(error)? {
-        let (key, ()) = row.map(|(key, _)| (key, ())).map_err(error)?;
-        let number = Reader::new(&key.value()[8..]).array().map_err(|fault| corrupt(fault.to_string()))?;
+    let row = table.get(shape.bucket(&from)).map_err(error)?;
+    let Some(row) = row else { return Ok(numbers) };
+    let mut entries = shape.entries_from(row.value(), &from).map_err(fault)?;
+    while let Some((key, _)) = entries.next().map_err(fault)?
+        && key <= to
+    {
+        let number = Reader::new(&key[8..]).array().map_err(fault)?;
         numbers.push(TxNum(u32::from_be_bytes(number)));
     }
     Ok(numbers)

@@ -150,12 +150,11 @@ impl Store {
         let state = bulk.state().clone();
         let tx_ends = bulk.tx_ends().to_vec();
         create_db_file(&*disk, base::FILE, |db: &Database| {
-            base::create(db)?;
             bulk::load(&disk, &self.files, &state, db, options.txid_prefix, options.bulk_memory_bytes)
         })?;
         disk.sync_dir("base").map_err(|error| Error::io("base", "fsync", error))?;
         let db = open_db(&*disk, base::FILE, options.base_cache_bytes)?;
-        self.base = Base::new(db, options.txid_prefix);
+        self.base = Base::open(db, options.txid_prefix)?;
         self.reader = self.base.reader()?;
         self.state = end(&self.tip, &*disk, &self.state, &state)?;
         self.bulk_ended = true;

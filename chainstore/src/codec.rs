@@ -34,6 +34,11 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0 }
     }
 
+    /// Bytes read so far.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn fail<T>(&self, what: &'static str) -> Result<T, DecodeError> {
         Err(DecodeError { what, at: self.at })
     }

@@ -15,6 +15,7 @@
 
 mod array;
 mod base;
+mod bucket;
 mod build;
 mod bulk;
 mod catch_up;

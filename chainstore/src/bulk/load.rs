@@ -14,7 +14,8 @@ use super::coins::newest;
 use super::rows::{CoinRow, HistoryRow, Row, TxRow, UnspentRow};
 use super::run::{Kind, Merge, RunInfo, write_sorted};
 use super::state::BulkState;
-use crate::base::{self, Chunk};
+use crate::base::{self, Shapes, Table};
+use crate::bucket::{RowMaker, Rows};
 use crate::delta::CoinValue;
 use crate::disk::Disk;
 use crate::error::Error;
@@ -22,8 +23,7 @@ use crate::files::Files;
 use crate::group::{Group, GroupCoin};
 use crate::types::{ScriptKey, TxNum};
 
-/// Rows that are handed over at once, and how many such packets may wait.
-const CHUNK_ROWS: usize = 4096;
+/// Packets of rows that may wait to be put.
 const WAITING_CHUNKS: usize = 4;
 
 /// Fills a new base file from the runs of `state`, with the arrays as they are.
@@ -35,10 +35,15 @@ pub(crate) fn load(
     prefix_len: u8,
     memory_bytes: usize,
 ) -> Result<(), Error> {
+    let records = |kind| state.runs_of(kind).iter().map(|run| run.records).sum::<u64>();
+    // Most scripts are in two transactions.
+    let shapes = Shapes::for_entries(records(Kind::History) / 2, records(Kind::Coins), records(Kind::Txs));
+    base::create(db, &shapes)?;
     let (sender, chunks) = sync_channel(WAITING_CHUNKS);
     std::thread::scope(|scope| {
-        let maker =
-            scope.spawn(move || Maker { disk, files, state, chunks: sender, prefix_len, memory_bytes }.run());
+        let maker = scope.spawn(move || {
+            Maker { disk, files, state, shapes, chunks: sender, prefix_len, memory_bytes }.run()
+        });
         let loaded = base::load(db, chunks, &state.mark);
         let made = maker.join().unwrap_or_else(|_| Err(Error::corrupt(super::DIR, "a thread panicked")));
         // The maker stops early when nobody takes its rows: then the other error is the cause.
@@ -50,7 +55,8 @@ struct Maker<'a> {
     disk: &'a Arc<dyn Disk>,
     files: &'a Files,
     state: &'a BulkState,
-    chunks: SyncSender<Chunk>,
+    shapes: Shapes,
+    chunks: SyncSender<(Table, Rows)>,
     prefix_len: u8,
     memory_bytes: usize,
 }
@@ -67,8 +73,9 @@ impl Maker<'_> {
     }
 
     /// A loader that is gone has its own error to tell.
-    fn send(&self, chunk: Chunk) -> Result<(), Error> {
-        self.chunks.send(chunk).map_err(|_| Error::corrupt(super::DIR, "nobody takes the rows"))
+    fn send(&self, table: Table, rows: Option<Rows>) -> Result<(), Error> {
+        let Some(rows) = rows else { return Ok(()) };
+        self.chunks.send((table, rows)).map_err(|_| Error::corrupt(super::DIR, "nobody takes the rows"))
     }
 
     /// Coins by txid; back come runs of the same by script.
@@ -82,18 +89,18 @@ impl Maker<'_> {
             unspent.clear();
             Ok(())
         };
-        let mut rows = Vec::with_capacity(CHUNK_ROWS);
+        let mut maker = RowMaker::new(self.shapes.coins);
         // Rows of one prefix, which come in the order of a hash and go in that of the outputs.
         let mut group: Vec<CoinRow> = Vec::new();
-        let mut take = |group: &mut Vec<CoinRow>, all: bool| -> Result<(), Error> {
+        let mut take = |group: &mut Vec<CoinRow>| -> Result<(), Error> {
             group.sort_unstable_by_key(|row| (row.vout, row.number));
-            rows.extend(group.drain(..).map(|row| {
+            for row in group.drain(..) {
                 let value = CoinValue { value: row.value(), class: row.class(), script_key: row.script_key };
                 let prefix = base::cut(row.key.prefix.to_be_bytes(), self.prefix_len);
-                (base::coin_key(prefix, row.vout, TxNum(row.number)), base::coin_row(&value))
-            }));
-            let full = rows.len() >= CHUNK_ROWS || all;
-            if full { self.send(Chunk::Coins(std::mem::take(&mut rows))) } else { Ok(()) }
+                let key = base::coin_key(prefix, row.vout, TxNum(row.number));
+                self.send(Table::Coins, maker.push(&key, &base::coin_row(&value)))?;
+            }
+            Ok(())
         };
         newest(self.disk, &self.state.runs_of(Kind::Coins), |row| {
             if row.is_gone() {
@@ -105,12 +112,13 @@ impl Maker<'_> {
             }
             let prefix = |row: &CoinRow| base::cut(row.key.prefix.to_be_bytes(), self.prefix_len);
             if group.last().is_some_and(|last| prefix(last) != prefix(&row)) {
-                take(&mut group, false)?;
+                take(&mut group)?;
             }
             group.push(row);
             Ok(())
         })?;
-        take(&mut group, true)?;
+        take(&mut group)?;
+        self.send(Table::Coins, Some(maker.finish()))?;
         spill(&mut unspent)?;
         Ok(runs)
     }
@@ -119,7 +127,7 @@ impl Maker<'_> {
     fn txs(&self) -> Result<BTreeSet<u32>, Error> {
         let mut repeated = BTreeSet::new();
         let mut merge: Merge<TxRow> = self.merge(Kind::Txs)?;
-        let mut rows = Vec::with_capacity(CHUNK_ROWS);
+        let mut maker = RowMaker::new(self.shapes.txs);
         let mut group: Vec<TxRow> = Vec::new();
         let cut = |row: &TxRow| base::cut(row.prefix(), self.prefix_len);
         loop {
@@ -127,12 +135,14 @@ impl Maker<'_> {
             if group.last().is_some_and(|last| next.is_none_or(|next| cut(&next) != cut(last))) {
                 self.find_repeated(&group, &mut repeated)?;
                 group.sort_unstable_by_key(|row| row.number);
-                rows.extend(group.drain(..).map(|row| base::tx_key(cut(&row), row.number)));
+                for row in group.drain(..) {
+                    self.send(Table::Txs, maker.push(&base::tx_key(cut(&row), row.number), &[]))?;
+                }
             }
-            if rows.len() >= CHUNK_ROWS || next.is_none() {
-                self.send(Chunk::Txs(std::mem::take(&mut rows)))?;
-            }
-            let Some(next) = next else { return Ok(repeated) };
+            let Some(next) = next else {
+                self.send(Table::Txs, Some(maker.finish()))?;
+                return Ok(repeated);
+            };
             group.push(next);
         }
     }
@@ -157,8 +167,8 @@ impl Maker<'_> {
         let mut history = Stream::new(self.merge::<HistoryRow>(Kind::History)?);
         let coins = Merge::<UnspentRow>::new(&**self.disk, unspent, self.memory_bytes / 8)?;
         let mut coins = Stream::new(coins);
-        let (mut keys, mut rows, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        let mut group = Group::default();
+        let mut maker = RowMaker::new(self.shapes.scripts);
+        let (mut group, mut content) = (Group::default(), Vec::new());
         while let Some(row) = history.next() {
             let row = row?;
             let key = row.script_key();
@@ -178,19 +188,15 @@ impl Maker<'_> {
             if group.is_empty() {
                 continue;
             }
-            keys.push(key.0);
-            group.encode_to(&mut rows);
-            ends.push(rows.len());
-            if keys.len() >= CHUNK_ROWS {
-                let chunk = (std::mem::take(&mut keys), std::mem::take(&mut rows), std::mem::take(&mut ends));
-                self.send(Chunk::Scripts { keys: chunk.0, rows: chunk.1, ends: chunk.2 })?;
-            }
+            content.clear();
+            group.encode_to(&mut content);
+            self.send(Table::Scripts, maker.push(&key.0, &content))?;
         }
         if let Some(row) = coins.next() {
             let key: ScriptKey = row?.script_key();
             return Err(Error::corrupt(super::DIR, format!("a coin of {key:02x?} has no history")));
         }
-        self.send(Chunk::Scripts { keys, rows, ends })
+        self.send(Table::Scripts, Some(maker.finish()))
     }
 
     fn merge<R: Row>(&self, kind: Kind) -> Result<Merge<R>, Error> {
@@ -201,9 +207,9 @@ impl Maker<'_> {
 /// A merge whose next record can be looked at.
 struct Stream<I: Iterator>(Peekable<I>);
 
-impl<R: Row> Stream<Rows<R>> {
+impl<R: Row> Stream<Records<R>> {
     fn new(merge: Merge<R>) -> Self {
-        Self(Rows(merge).peekable())
+        Self(Records(merge).peekable())
     }
 
     fn next(&mut self) -> Option<Result<R, Error>> {
@@ -216,9 +222,9 @@ impl<R: Row> Stream<Rows<R>> {
     }
 }
 
-struct Rows<R: Row>(Merge<R>);
+struct Records<R: Row>(Merge<R>);
 
-impl<R: Row> Iterator for Rows<R> {
+impl<R: Row> Iterator for Records<R> {
     type Item = Result<R, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -238,7 +244,7 @@ mod tests {
         let mut rows: Vec<TxRow> = (0..1000u32).map(|n| TxRow::new([(n % 251) as u8; 8], n)).collect();
         let info = write_sorted(&disk, Kind::Txs, 0, &mut rows).unwrap();
         let all = |disk: &SimDisk| {
-            let stream = Rows(Merge::<TxRow>::new(disk, &[info], 4096).unwrap());
+            let stream = Records(Merge::<TxRow>::new(disk, &[info], 4096).unwrap());
             stream.collect::<Result<Vec<_>, _>>()
         };
         assert_eq!(
