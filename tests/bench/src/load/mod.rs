@@ -11,3 +11,8 @@ pub mod question;
 pub mod report;
 pub mod run;
 pub mod start;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
