@@ -4,6 +4,7 @@
 //! knows by itself.
 
 pub mod forge;
+pub mod load;
 pub mod size;
 pub mod sync;
 pub mod truth;
