@@ -99,9 +99,12 @@ pub(crate) struct Delta {
     made: Vec<Made>,
     spent: Vec<Spent>,
     /// Orders for looking up, made anew when a delta is read back.
-    by_txid: Vec<u32>,
-    made_by_place: Vec<u32>,
-    spent_by_place: Vec<u32>,
+    /// Start of a txid, position in the block.
+    by_txid: Vec<(u64, u32)>,
+    /// Position in the block, output, place among the made, place of their script.
+    by_made: Vec<[u32; 4]>,
+    /// Start of a txid, output, number.
+    by_spent: Vec<(u64, u32, u32)>,
     /// A question goes to some 300 deltas; a binary search in each would cost more than the base.
     filter: Filter,
 }
@@ -161,8 +164,8 @@ impl Delta {
             made: rows.made.into_iter().map(|row| row.1).collect(),
             spent: rows.spent.into_iter().map(|row| row.1).collect(),
             by_txid: Vec::new(),
-            made_by_place: Vec::new(),
-            spent_by_place: Vec::new(),
+            by_made: Vec::new(),
+            by_spent: Vec::new(),
             filter: Filter::default(),
         };
         delta.index();
@@ -171,17 +174,23 @@ impl Delta {
 
     /// Makes the orders that are not kept on disk.
     fn index(&mut self) {
-        let order = |len: usize| (0..len as u32).collect::<Vec<u32>>();
-        self.by_txid = order(self.head.txids.len());
-        if self.head.height == Height::GENESIS && !self.by_txid.is_empty() {
-            // The genesis coinbase is not found by its id.
-            self.by_txid.remove(0);
-        }
-        self.by_txid.sort_unstable_by_key(|at| self.head.txids[*at as usize]);
-        self.made_by_place = order(self.made.len());
-        self.made_by_place.sort_unstable_by_key(|at| place_of_made(&self.made[*at as usize]));
-        self.spent_by_place = order(self.spent.len());
-        self.spent_by_place.sort_unstable_by_key(|at| place_of_spent(&self.spent[*at as usize]));
+        let start = |prefix: TxPrefix| u64::from_be_bytes(prefix);
+        let txids = self.head.txids.iter().map(|txid| start(tx_prefix(txid))).zip(0..);
+        // The genesis coinbase is not found by its id.
+        self.by_txid = txids.skip(usize::from(self.head.height == Height::GENESIS)).collect();
+        self.by_txid.sort_unstable();
+        let mut script = 0;
+        let made = self.made.iter().zip(0u32..).map(|(made, at)| {
+            while self.ends[script].made <= at {
+                script += 1;
+            }
+            [made.tx, made.vout, at, script as u32]
+        });
+        self.by_made = made.collect();
+        self.by_made.sort_unstable();
+        let spent = self.spent.iter().map(|spent| (start(spent.prefix), spent.vout, spent.tx_num.0));
+        self.by_spent = spent.collect();
+        self.by_spent.sort_unstable();
         self.filter = Filter::with_capacity(self.keys.len() + self.spent.len() + self.head.txids.len());
         self.keys.iter().for_each(|key| self.filter.add(script_word(key)));
         self.spent.iter().for_each(|spent| self.filter.add(spent.prefix));
@@ -231,41 +240,40 @@ impl Delta {
         if !self.filter.may_have(tx_prefix(txid)) {
             return None;
         }
-        let found = self.by_txid.binary_search_by_key(txid, |at| self.head.txids[*at as usize]);
-        found.ok().map(|at| self.by_txid[at])
+        let wanted = u64::from_be_bytes(tx_prefix(txid));
+        let from = self.by_txid.partition_point(|(start, _)| *start < wanted);
+        let alike = self.by_txid[from..].iter().take_while(|(start, _)| *start == wanted);
+        alike.map(|(_, at)| *at).find(|at| self.head.txids[*at as usize] == *txid)
     }
 
     /// A coin that this block makes.
     pub(crate) fn made(&self, tx: u32, vout: u32) -> Option<CoinValue> {
-        let found = self
-            .made_by_place
-            .binary_search_by_key(&(tx, vout), |at| place_of_made(&self.made[*at as usize]));
-        let at = self.made_by_place[found.ok()?];
+        let from = self.by_made.partition_point(|place| place[..2] < [tx, vout][..]);
+        let &[_, _, at, script] = self.by_made.get(from).filter(|place| place[..2] == [tx, vout])?;
         let made = self.made[at as usize];
-        let script = self.ends.partition_point(|end| end.made <= at);
-        Some(CoinValue { value: made.value, class: made.class, script_key: self.keys[script] })
+        Some(CoinValue { value: made.value, class: made.class, script_key: self.keys[script as usize] })
     }
 
     /// Numbers of transactions of which this block spends output `outpoint.vout` and which, by their first bytes,
     /// may be `outpoint.txid`.
     pub(crate) fn maybe_spent(&self, outpoint: &OutPoint) -> impl Iterator<Item = TxNum> {
-        let wanted = (tx_prefix(&outpoint.txid), outpoint.vout);
-        let place = |at: &u32| {
-            let spent = self.spent[*at as usize];
-            (spent.prefix, spent.vout)
-        };
-        let order: &[u32] = if self.filter.may_have(wanted.0) { &self.spent_by_place } else { &[] };
-        let from = order.partition_point(|at| place(at) < wanted);
-        order[from..]
-            .iter()
-            .take_while(move |at| place(at) == wanted)
-            .map(|at| self.spent[*at as usize].tx_num)
+        let prefix = tx_prefix(&outpoint.txid);
+        let wanted = (u64::from_be_bytes(prefix), outpoint.vout);
+        let rows: &[_] = if self.filter.may_have(prefix) { &self.by_spent } else { &[] };
+        let from = rows.partition_point(|(start, vout, _)| (*start, *vout) < wanted);
+        let alike = rows[from..].iter().take_while(move |(start, vout, _)| (*start, *vout) == wanted);
+        alike.map(|(_, _, number)| TxNum(*number))
+    }
+
+    /// First bytes of the ids of its transactions, and of those of which it spends outputs.
+    pub(crate) fn tx_prefixes(&self) -> impl Iterator<Item = TxPrefix> {
+        let spent = self.spent.iter().map(|spent| spent.prefix);
+        self.head.txids.iter().map(tx_prefix).chain(spent)
     }
 
     /// Whether two rows spend one coin.
     pub(crate) fn spends_twice(&self) -> bool {
-        let places = self.spent_by_place.iter().map(|at| place_of_spent(&self.spent[*at as usize]));
-        places.clone().zip(places.skip(1)).any(|(one, next)| one == next)
+        self.by_spent.windows(2).any(|pair| pair[0] == pair[1])
     }
 
     /// Puts decoded scripts, sorted by key, together.
@@ -296,14 +304,6 @@ impl Delta {
 
 fn advance<T>(rows: &[(ScriptKey, T)], from: u32, key: &ScriptKey) -> u32 {
     from + rows[from as usize..].iter().take_while(|row| row.0 == *key).count() as u32
-}
-
-fn place_of_made(made: &Made) -> (u32, u32) {
-    (made.tx, made.vout)
-}
-
-fn place_of_spent(spent: &Spent) -> (TxPrefix, u32, TxNum) {
-    (spent.prefix, spent.vout, spent.tx_num)
 }
 
 fn script_word(key: &ScriptKey) -> TxPrefix {

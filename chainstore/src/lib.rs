@@ -32,6 +32,7 @@ mod headers;
 mod manifest;
 mod mmr;
 mod open;
+mod recent;
 mod segments;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

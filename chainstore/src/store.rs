@@ -17,10 +17,12 @@ use bitcoin::{Block, BlockHash, Network, OutPoint, Txid};
 use crate::base::{Base, BaseChange, BaseRead, BaseReader};
 use crate::build::{Source, build};
 use crate::bulk::Bulk;
+use crate::delta::tx_prefix;
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::files::Files;
 use crate::headers::HeaderStage;
+use crate::recent::Recent;
 use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
 use crate::tip::{Aside, AsideChange, State, Stored, TipFile};
@@ -166,6 +168,8 @@ pub struct Store {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) bulk: Option<Box<Bulk>>,
     pub(crate) headers_complete: bool,
+    /// Of the staged deltas.
+    recent: Recent,
     /// A bulk ended since the last commit.
     pub(crate) bulk_ended: bool,
     // Last, as fields are dropped in order: the folder is free when all files are closed.
@@ -208,6 +212,7 @@ impl Store {
             disk,
             bulk,
             headers_complete: false,
+            recent: Recent::default(),
             bulk_ended: false,
             _lock: lock,
         })
@@ -224,18 +229,37 @@ impl Store {
     }
 
     /// The unspent coins at `outpoints` as of the staged tip, in their order.
-    pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
+    pub fn coins(&mut self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
         self.alive()?;
         if let Some(bulk) = &self.bulk {
             return outpoints.iter().map(|outpoint| bulk.coin(outpoint)).collect();
         }
-        outpoints.iter().map(|outpoint| self.staged.view.coin(self.base_read(), outpoint)).collect()
+        self.recent.follow(&self.staged.view.deltas);
+        let (view, base, recent) = (&self.staged.view, self.base_read(), &self.recent);
+        let coin =
+            |outpoint: &OutPoint| view.coin_among(recent.maybe(tx_prefix(&outpoint.txid)), base, outpoint);
+        outpoints.iter().map(coin).collect()
     }
 
     /// Whether a transaction of that id, which has so many outputs, has an unspent one at the staged tip (BIP30).
     pub fn has_unspent(&self, txid: &Txid, outputs: u32) -> Result<bool, Error> {
+        self.alive()?;
+        let (view, base) = (&self.staged.view, self.base_read());
+        let prefix = tx_prefix(txid);
+        if self.bulk.is_none()
+            && self.recent.follows(&view.deltas)
+            && self.recent.maybe(prefix).next().is_none()
+            && base.numbers(prefix)?.is_empty()
+        {
+            return Ok(false);
+        }
         for vout in 0..outputs {
-            if self.coins(&[OutPoint::new(*txid, vout)])? != [None] {
+            let outpoint = OutPoint::new(*txid, vout);
+            let coin = match &self.bulk {
+                Some(bulk) => bulk.coin(&outpoint)?,
+                None => view.coin(base, &outpoint)?,
+            };
+            if coin.is_some() {
                 return Ok(true);
             }
         }

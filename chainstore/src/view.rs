@@ -151,7 +151,17 @@ impl View {
 
     /// The unspent output at `outpoint`.
     pub(crate) fn coin(&self, base: &dyn BaseRead, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        for delta in self.deltas.iter().rev() {
+        self.coin_among(self.deltas.iter().rev(), base, outpoint)
+    }
+
+    /// The same, where it is known which deltas, newest first, may know the coin.
+    pub(crate) fn coin_among<'a>(
+        &self,
+        deltas: impl Iterator<Item = &'a Arc<Delta>>,
+        base: &dyn BaseRead,
+        outpoint: &OutPoint,
+    ) -> Result<Option<Coin>, Error> {
+        for delta in deltas {
             // Made before spent: what a duplicate coinbase overwrites, it also makes.
             if let Some(at) = delta.position_of(&outpoint.txid)
                 && let Some(coin) = delta.made(at, outpoint.vout)

@@ -9,9 +9,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bitcoin::block::Header;
-use bitcoin::{Block, BlockHash, OutPoint};
+use bitcoin::{BlockHash, OutPoint};
 use bytes::Bytes;
-use chainstore::{Commit, Height, NewBlock, ScriptHash, Snapshot, Store, Tip};
+use chainstore::{Coin, Commit, Height, NewBlock, ScriptHash, Snapshot, Store, Tip};
 
 use crate::blocks::ChainEvent;
 use crate::validate::{
@@ -223,7 +223,11 @@ impl Chain {
 
     /// Rung 5, then the store. The outer error is the store's, the inner one the block's.
     fn stage(&mut self, checked: CheckedBlock) -> Result<Result<(), BlockError>, chainstore::Error> {
-        let coins = self.store.coins(&inputs(checked.block()))?;
+        let wanted: Vec<OutPoint> = checked.inputs_from_chain().flatten().collect();
+        let mut found = self.store.coins(&wanted)?.into_iter();
+        // Coins of the block itself are found by the rules.
+        let coins: Vec<Option<Coin>> =
+            checked.inputs_from_chain().map(|wanted| wanted.and_then(|_| found.next().flatten())).collect();
         let parent = checked.height().prev().unwrap_or(Height::GENESIS);
         // The rules ask by plain functions; what the store answers wrongly is remembered and wins.
         let failure = RefCell::new(None);
@@ -282,10 +286,4 @@ impl Chain {
     fn tip(&self) -> Result<Tip, chainstore::Error> {
         Ok(self.store.tip().expect("new() connected the genesis block"))
     }
-}
-
-/// What the transactions of a block spend, without the coinbase, in block order.
-fn inputs(block: &Block) -> Vec<OutPoint> {
-    let spending = block.txdata.iter().skip(1);
-    spending.flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect()
 }

@@ -32,7 +32,9 @@ impl Chain {
     /// The real mainnet up to a height; [`mine`](Self::mine) goes on with the real blocks above.
     pub(crate) fn mainnet(tip: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), Options::new(Network::Bitcoin)).unwrap();
+        // Wallets are served from the first block on.
+        let options = Options { bulk_blocks: u32::MAX / 2, ..Options::new(Network::Bitcoin) };
+        let store = Store::open(folder.path(), options).unwrap();
         let mut unmined = real_blocks(300);
         unmined.reverse();
         let mut chain = Self { store, unmined, forged: 0, _folder: folder };

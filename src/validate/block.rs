@@ -10,7 +10,7 @@ use std::fmt;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::script::Builder;
-use bitcoin::{Block, BlockHash, Transaction, Txid};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 use bytes::Bytes;
 use chainstore::{Height, ScriptHash, ScriptKey};
 
@@ -18,6 +18,7 @@ use super::counts::check_counts;
 use super::error::BlockError;
 use super::params::Params;
 use super::sigops::{self, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
+use super::spends::{FROM_CHAIN, Spends};
 use super::transaction::{MAX_BLOCK_WEIGHT, check_transaction, is_coinbase, is_final};
 use super::{merkle, signet};
 
@@ -47,6 +48,7 @@ pub struct CheckedBlock {
     height: Height,
     txids: Vec<Txid>,
     script_keys: Vec<ScriptKey>,
+    spends: Spends,
 }
 
 /// Its name only: a block is megabytes of text.
@@ -88,6 +90,18 @@ impl CheckedBlock {
     pub fn script_keys(&self) -> &[ScriptKey] {
         &self.script_keys
     }
+
+    /// What the block spends, as far as it tells by itself.
+    pub(super) fn spends(&self) -> &Spends {
+        &self.spends
+    }
+
+    /// For each input after the coinbase, in block order, the outpoint that it spends if an earlier block made it.
+    pub fn inputs_from_chain(&self) -> impl Iterator<Item = Option<OutPoint>> {
+        let inputs = self.block.txdata.iter().skip(1).flat_map(|tx| &tx.input);
+        let pairs = inputs.zip(&self.spends.sources);
+        pairs.map(|(input, source)| (*source == FROM_CHAIN).then_some(input.previous_output))
+    }
 }
 
 /// Decodes and checks a block. That its header has proof of work and a place in the chain is not looked at here.
@@ -104,7 +118,7 @@ pub fn check_block(raw: Bytes, context: &BlockContext, params: &Params) -> Resul
 
     let base_size = base_size(&block);
     check_size(&block, base_size)?;
-    check_transactions(&block, &txids)?;
+    let legacy_sigops = check_transactions(&block, &txids)?;
     if let Some(challenge) = &params.signet_challenge
         && context.height != Height::GENESIS
     {
@@ -118,7 +132,8 @@ pub fn check_block(raw: Bytes, context: &BlockContext, params: &Params) -> Resul
     let hash = block.block_hash();
     let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
     let script_keys = outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
-    Ok(CheckedBlock { raw, block, hash, height: context.height, txids, script_keys })
+    let spends = Spends::of(&block, &txids, legacy_sigops);
+    Ok(CheckedBlock { raw, block, hash, height: context.height, txids, script_keys, spends })
 }
 
 fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
@@ -202,7 +217,8 @@ fn check_size(block: &Block, base_size: usize) -> Result<(), BlockError> {
     Ok(())
 }
 
-fn check_transactions(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
+/// Gives the signature operations that each transaction shows by itself.
+fn check_transactions(block: &Block, txids: &[Txid]) -> Result<Vec<u64>, BlockError> {
     if !is_coinbase(&block.txdata[0]) {
         return Err(BlockError::CoinbaseMissing);
     }
@@ -212,11 +228,12 @@ fn check_transactions(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
     for (tx, txid) in block.txdata.iter().zip(txids) {
         check_transaction(tx).map_err(|reason| BlockError::BadTransaction { reason, txid: *txid })?;
     }
-    let cost = block.txdata.iter().map(sigops::legacy).sum::<u64>() * WITNESS_SCALE;
+    let legacy: Vec<u64> = block.txdata.iter().map(sigops::legacy).collect();
+    let cost = legacy.iter().sum::<u64>() * WITNESS_SCALE;
     if cost > MAX_BLOCK_SIGOPS_COST {
         return Err(BlockError::TooManySigops { cost });
     }
-    Ok(())
+    Ok(legacy)
 }
 
 fn check_at_height(

@@ -5,15 +5,14 @@
 //! Source: Bitcoin Core `validation.cpp` (`ConnectBlock`, `GetBlockScriptFlags`, `GetBlockSubsidy`),
 //! `consensus/tx_verify.cpp` (`CheckTxInputs`, `CalculateSequenceLocks`); BIP30, BIP68.
 
-use std::collections::{HashMap, HashSet};
-
-use bitcoin::{Amount, BlockHash, OutPoint, Transaction, Txid};
-use chainstore::{Coin, Height, ScriptClass, ScriptKey, TxNum, is_unspendable};
+use bitcoin::{Amount, BlockHash, Transaction, Txid};
+use chainstore::{Coin, Height, ScriptClass, TxNum, is_unspendable};
 
 use super::block::CheckedBlock;
 use super::error::BlockError;
 use super::params::Params;
 use super::sigops::{self, Counted, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
+use super::spends::FROM_CHAIN;
 
 /// Blocks on top of a coinbase before it may be spent.
 const COINBASE_MATURITY: u32 = 100;
@@ -87,18 +86,23 @@ pub fn connect_block(
     check_bip30(&checked, context)?;
     let height = checked.height();
     let counted = counted(checked.hash());
-    let mut view = View { made: HashMap::new(), gone: HashSet::new(), height };
+    let spends = checked.spends();
     let mut coins = coins.iter();
-    let mut script_keys = checked.script_keys().iter();
-    let mut spent = Vec::with_capacity(coins.len());
+    let mut spent: Vec<Coin> = Vec::with_capacity(spends.sources.len());
     let (mut fees, mut sigops_cost) = (0, 0);
     for (position, (tx, txid)) in checked.block().txdata.iter().zip(checked.txids()).enumerate() {
-        sigops_cost += sigops::legacy(tx) * WITNESS_SCALE;
+        sigops_cost += spends.legacy_sigops[position] * WITNESS_SCALE;
         if position > 0 {
             let first = spent.len();
             for input in &tx.input {
+                let number = spent.len();
                 let given = coins.next().copied().flatten();
-                spent.push(view.spend(input.previous_output, given)?);
+                let coin = match spends.sources[number] {
+                    FROM_CHAIN => given,
+                    maker => made_in_block(&checked, maker as usize, input.previous_output.vout),
+                };
+                let coin = coin.filter(|_| spends.spent_twice != Some(number));
+                spent.push(coin.ok_or(BlockError::MissingInput { outpoint: input.previous_output })?);
             }
             let bad = |reason| BlockError::BadTransaction { reason, txid: *txid };
             fees += check_inputs(tx, &spent[first..], height).map_err(bad)?;
@@ -115,7 +119,6 @@ pub fn connect_block(
         if sigops_cost > MAX_BLOCK_SIGOPS_COST {
             return Err(BlockError::TooManySigops { cost: sigops_cost });
         }
-        view.make(tx, txid, script_keys.by_ref(), position == 0);
     }
     let coinbase = &checked.block().txdata[0];
     let paid = coinbase.output.iter().map(|output| output.value.to_sat()).sum();
@@ -147,49 +150,21 @@ fn counted(hash: BlockHash) -> Counted {
     Counted { p2sh: all, witness: all }
 }
 
-/// Coins as they stand between two transactions of the block.
-struct View {
-    /// Made in the block and not yet spent.
-    made: HashMap<OutPoint, Coin>,
-    /// Spent in this block.
-    gone: HashSet<OutPoint>,
-    height: Height,
-}
-
-impl View {
-    fn spend(&mut self, outpoint: OutPoint, given: Option<Coin>) -> Result<Coin, BlockError> {
-        if let Some(coin) = self.made.remove(&outpoint) {
-            // Whatever was given for it, it can't be spent again.
-            self.gone.insert(outpoint);
-            return Ok(coin);
-        }
-        match given {
-            Some(coin) if self.gone.insert(outpoint) => Ok(coin),
-            Some(_) | None => Err(BlockError::MissingInput { outpoint }),
-        }
+/// The coin that an earlier transaction of the block made.
+fn made_in_block(checked: &CheckedBlock, maker: usize, vout: u32) -> Option<Coin> {
+    let output = checked.block().txdata[maker].output.get(vout as usize)?;
+    if is_unspendable(&output.script_pubkey) {
+        return None;
     }
-
-    fn make<'a>(
-        &mut self,
-        tx: &Transaction,
-        txid: &Txid,
-        script_keys: impl Iterator<Item = &'a ScriptKey>,
-        is_coinbase: bool,
-    ) {
-        for ((vout, output), script_key) in (0..).zip(&tx.output).zip(script_keys) {
-            if !is_unspendable(&output.script_pubkey) {
-                let coin = Coin {
-                    value: output.value,
-                    tx_num: TxNum(0),
-                    height: self.height,
-                    is_coinbase,
-                    class: ScriptClass::of(&output.script_pubkey),
-                    script_key: *script_key,
-                };
-                self.made.insert(OutPoint { txid: *txid, vout }, coin);
-            }
-        }
-    }
+    let number = checked.spends().first_output[maker] as usize + vout as usize;
+    Some(Coin {
+        value: output.value,
+        tx_num: TxNum(0),
+        height: checked.height(),
+        is_coinbase: maker == 0,
+        class: ScriptClass::of(&output.script_pubkey),
+        script_key: checked.script_keys()[number],
+    })
 }
 
 /// Maturity and amounts; the fee in satoshi.

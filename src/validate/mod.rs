@@ -13,6 +13,7 @@ mod merkle;
 mod params;
 mod signet;
 mod sigops;
+mod spends;
 mod transaction;
 
 #[cfg(test)]
