@@ -9,12 +9,13 @@ use clap::Parser;
 use super::ConfigError;
 
 /// What may be set in the environment and in the file, and whether it is a list.
-const SETTINGS: [(&str, Kind); 6] = [
+const SETTINGS: [(&str, Kind); 7] = [
     ("network", Kind::One),
     ("connect", Kind::List),
     ("min-chain-work", Kind::One),
     ("data-dir", Kind::One),
     ("service", Kind::List),
+    ("memory", Kind::One),
     ("log", Kind::One),
 ];
 
@@ -52,6 +53,9 @@ struct Arguments {
     /// Serve wallets here; repeat for more [default: tcp://127.0.0.1:50001; testnets 60001, regtest 60401]
     #[arg(long, value_name = "tcp://ADDR:PORT")]
     service: Vec<String>,
+    /// Megabytes of memory to aim at, 256 at least [default: 1024]
+    #[arg(long, value_name = "MB")]
+    memory: Option<String>,
     /// Read settings from this TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
@@ -129,13 +133,15 @@ impl Layers {
     }
 
     fn from_arguments(arguments: Arguments) -> Self {
-        let Arguments { network, connect, min_chain_work, data_dir, service, config: _, log } = arguments;
-        let given: [(&'static str, Vec<String>); 6] = [
+        let Arguments { network, connect, min_chain_work, data_dir, service, memory, config: _, log } =
+            arguments;
+        let given: [(&'static str, Vec<String>); 7] = [
             ("network", network.into_iter().collect()),
             ("connect", connect),
             ("min-chain-work", min_chain_work.into_iter().collect()),
             ("data-dir", data_dir.into_iter().collect()),
             ("service", service),
+            ("memory", memory.into_iter().collect()),
             ("log", log.into_iter().collect()),
         ];
         let mut layer = Self::default();
@@ -191,6 +197,8 @@ impl Layers {
             let origin = format!("{path}: {key}");
             let one = |value: toml::Value| match value {
                 toml::Value::String(value) => Ok(Given { value, origin: origin.clone() }),
+                // `memory = 512` needs no quotes.
+                toml::Value::Integer(value) => Ok(Given { value: value.to_string(), origin: origin.clone() }),
                 other => Err(ConfigError(format!(
                     "{origin}: a value of type {} is no text in quotes",
                     other.type_str()

@@ -26,6 +26,8 @@ pub struct Config {
     /// The folder itself, not its parent.
     pub data_dir: PathBuf,
     pub services: Vec<Service>,
+    /// Memory to aim at, in megabytes.
+    pub memory_mb: u32,
     pub log: LogLevel,
 }
 
@@ -86,8 +88,10 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Config, Conf
     if services.is_empty() {
         services.push(Service::default_for(network));
     }
+    let memory_mb =
+        layers.one("memory").map_or(Ok(values::DEFAULT_MEMORY_MB), |given| given.parse(values::memory_mb))?;
     let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
-    Ok(Config { network, connect, min_chain_work, data_dir, services, log })
+    Ok(Config { network, connect, min_chain_work, data_dir, services, memory_mb, log })
 }
 
 impl Given {

@@ -104,7 +104,7 @@ fn a_bad_value_names_its_setting_and_where_it_stood() {
             &["--config", "p.toml"],
             &[],
             "network = 3",
-            "p.toml: network: a value of type integer is no text in quotes",
+            "p.toml: network: '3' is none of mainnet, testnet3, testnet4, signet, regtest",
         ),
         (
             &["--min-chain-work", "xyz"],

@@ -100,6 +100,16 @@ pub(super) fn work(text: &str) -> Result<Work, String> {
     Work::from_unprefixed_hex(&format!("{digits:0>64}")).map_err(|error| format!("is no chain work: {error}"))
 }
 
+/// What initial sync may take without asking.
+pub(super) const DEFAULT_MEMORY_MB: u32 = 1024;
+/// The least that is worth trying, and the most that anybody has.
+const MEMORY_MB: std::ops::RangeInclusive<u32> = 256..=1_000_000;
+
+pub(super) fn memory_mb(text: &str) -> Result<u32, String> {
+    let memory = text.parse().ok().filter(|memory| MEMORY_MB.contains(memory));
+    memory.ok_or_else(|| "is no number of megabytes, 256 or more".into())
+}
+
 pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("is empty: give a folder".into()) } else { Ok(PathBuf::from(text)) }
 }

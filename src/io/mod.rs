@@ -36,10 +36,33 @@ use crate::validate::Params;
 const PEER_EVENTS: usize = 16;
 /// Broadcasts that wait for the node.
 const BROADCASTS: usize = 64;
-/// What out-of-order and unchecked blocks may take.
-const BLOCK_BYTES: usize = 256 * 1024 * 1024;
 /// How long the writer may take to commit what it has when we stop.
 const STOP_WITHIN: Duration = Duration::from_secs(8);
+
+/// How the memory that the operator grants is shared out.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    total_bytes: usize,
+    /// Raw bytes of blocks that were received and are not connected; checked, a block takes four times that.
+    block_bytes: usize,
+}
+
+impl Budget {
+    fn of(megabytes: u32) -> Self {
+        let total_bytes = megabytes as usize * 1024 * 1024;
+        Self { total_bytes, block_bytes: (total_bytes / 16).min(128 * 1024 * 1024) }
+    }
+
+    /// Half for what bulk sync gathers; redb reads through an eighth.
+    fn store(&self, network: bitcoin::Network) -> Options {
+        Options {
+            bulk_memory_bytes: self.total_bytes / 2,
+            base_cache_bytes: self.total_bytes / 8,
+            tip_cache_bytes: self.total_bytes / 32,
+            ..Options::new(network)
+        }
+    }
+}
 
 /// Runs the server until SIGINT or SIGTERM.
 pub fn run(config: &Config) -> anyhow::Result<()> {
@@ -76,10 +99,11 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
         data_dir = %config.data_dir.display(),
         "peerdex"
     );
-    let store = Store::open(&config.data_dir, Options::new(config.network))?;
+    let budget = Budget::of(config.memory_mb);
+    let store = Store::open(&config.data_dir, budget.store(config.network))?;
     let chain = Chain::new(store, params.clone())?;
     let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
-    let node = Node::restore(clock.now(), &chain, min_chain_work, BLOCK_BYTES, fastrand::u64(..))?;
+    let node = Node::restore(clock.now(), &chain, min_chain_work, budget.block_bytes, fastrand::u64(..))?;
     info!(height = node.progress().height.0, headers = node.progress().target.0, "store opened");
 
     let listeners = wallets::bind(&config.services).await?;
