@@ -15,6 +15,7 @@ use redb::Database;
 use crate::base::{self, Base};
 use crate::build::tx_offsets;
 use crate::bulk::{self, Bulk, BulkState, Secret};
+use crate::deltas::Deltas;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::open::{create_db_file, open_db};
@@ -56,7 +57,7 @@ impl Store {
         let state = BulkState { mark: base::BaseMark::empty(), secret, next_run: 0, runs: Vec::new() };
         let mut bulk =
             Bulk::open(self.disk.clone(), self.files.clone(), state, self.options.bulk_memory_bytes)?;
-        for delta in &self.view.deltas {
+        for delta in self.view.deltas.iter() {
             bulk.absorb(delta)?;
         }
         self.bulk = Some(Box::new(bulk));
@@ -160,7 +161,7 @@ impl Store {
         self.bulk_ended = true;
         self.view.base = state.mark;
         self.view.tx_ends = Arc::new(tx_ends);
-        self.view.deltas.clear();
+        self.view.deltas = Deltas::default();
         self.staged = Staged::nothing(&self.view, &self.state);
         self.publish();
         Ok(())

@@ -97,8 +97,12 @@ impl Store {
             return change.commit();
         }
         let change = self.tip.change()?;
-        let kept =
-            view.deltas.iter().zip(&self.view.deltas).take_while(|(new, old)| Arc::ptr_eq(new, old)).count();
+        let kept = view
+            .deltas
+            .iter()
+            .zip(self.view.deltas.iter())
+            .take_while(|(new, old)| Arc::ptr_eq(new, old))
+            .count();
         change.remove_deltas(view.base.blocks + kept as u32..self.state.blocks)?;
         for delta in &view.deltas[kept..] {
             change.put_delta(delta)?;
@@ -138,7 +142,8 @@ impl Store {
             BaseMark { blocks: self.view.base.blocks + count as u32, txs: top.end_tx(), hash: top.hash };
         let merged = self.move_deltas(count, base);
         merged.map_err(|error| self.kill(error))?;
-        let ends = self.view.deltas.drain(..count).map(|delta| delta.end_tx());
+        let moved = self.view.deltas.take_lowest(count);
+        let ends = moved.iter().map(|delta| delta.end_tx());
         Arc::make_mut(&mut self.view.tx_ends).extend(ends);
         self.view.base = base;
         self.staged = Staged::nothing(&self.view, &self.state);

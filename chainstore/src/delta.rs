@@ -265,10 +265,10 @@ impl Delta {
         alike.map(|(_, _, number)| TxNum(*number))
     }
 
-    /// First bytes of the ids of its transactions, and of those of which it spends outputs.
-    pub(crate) fn tx_prefixes(&self) -> impl Iterator<Item = TxPrefix> {
+    /// What it may be asked for, by first bytes: its scripts, its transactions, and those of which it spends outputs.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = TxPrefix> {
         let spent = self.spent.iter().map(|spent| spent.prefix);
-        self.head.txids.iter().map(tx_prefix).chain(spent)
+        self.keys.iter().map(script_word).chain(self.head.txids.iter().map(tx_prefix)).chain(spent)
     }
 
     /// Whether two rows spend one coin.
@@ -306,7 +306,8 @@ fn advance<T>(rows: &[(ScriptKey, T)], from: u32, key: &ScriptKey) -> u32 {
     from + rows[from as usize..].iter().take_while(|row| row.0 == *key).count() as u32
 }
 
-fn script_word(key: &ScriptKey) -> TxPrefix {
+/// First bytes of a script key.
+pub(crate) fn script_word(key: &ScriptKey) -> TxPrefix {
     let mut word = [0; 8];
     word.copy_from_slice(&key.0[..8]);
     word

@@ -23,6 +23,7 @@ mod codec;
 mod commit;
 mod delta;
 mod delta_row;
+mod deltas;
 mod disk;
 mod error;
 mod files;
@@ -32,7 +33,6 @@ mod headers;
 mod manifest;
 mod mmr;
 mod open;
-mod recent;
 mod segments;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

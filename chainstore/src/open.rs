@@ -194,7 +194,7 @@ fn check(view: &View, state: &State) -> Result<(), Error> {
         ));
     }
     let mut below = (state.base.blocks, state.base.txs, state.base.hash);
-    for delta in &view.deltas {
+    for delta in view.deltas.iter() {
         if below != (delta.head.height.0, delta.head.first_tx, delta.head.header.prev_blockhash) {
             return corrupt(format!(
                 "delta of height {} does not follow block {}",

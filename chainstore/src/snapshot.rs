@@ -259,7 +259,7 @@ impl Snapshot {
             out.push(format!("node {at} {:02x?}", self.view.files.hashes.read(at)?));
         }
         self.base.dump(&mut out)?;
-        for delta in &self.view.deltas {
+        for delta in self.view.deltas.iter() {
             let (hash, first) = (delta.hash, delta.head.first_tx);
             out.push(format!("delta {} {hash} {first} {:?}", delta.head.height, delta.head.offsets));
             out.extend(delta.scripts().map(|rows| format!("{rows:02x?}")));

@@ -22,7 +22,6 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::files::Files;
 use crate::headers::HeaderStage;
-use crate::recent::Recent;
 use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
 use crate::tip::{Aside, AsideChange, State, Stored, TipFile};
@@ -168,8 +167,6 @@ pub struct Store {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) bulk: Option<Box<Bulk>>,
     pub(crate) headers_complete: bool,
-    /// Of the staged deltas.
-    recent: Recent,
     /// A bulk ended since the last commit.
     pub(crate) bulk_ended: bool,
     // Last, as fields are dropped in order: the folder is free when all files are closed.
@@ -212,7 +209,6 @@ impl Store {
             disk,
             bulk,
             headers_complete: false,
-            recent: Recent::default(),
             bulk_ended: false,
             _lock: lock,
         })
@@ -229,16 +225,13 @@ impl Store {
     }
 
     /// The unspent coins at `outpoints` as of the staged tip, in their order.
-    pub fn coins(&mut self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
+    pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
         self.alive()?;
         if let Some(bulk) = &self.bulk {
             return outpoints.iter().map(|outpoint| bulk.coin(outpoint)).collect();
         }
-        self.recent.follow(&self.staged.view.deltas);
-        let (view, base, recent) = (&self.staged.view, self.base_read(), &self.recent);
-        let coin =
-            |outpoint: &OutPoint| view.coin_among(recent.maybe(tx_prefix(&outpoint.txid)), base, outpoint);
-        outpoints.iter().map(coin).collect()
+        let (view, base) = (&self.staged.view, self.base_read());
+        outpoints.iter().map(|outpoint| view.coin(base, outpoint)).collect()
     }
 
     /// Whether a transaction of that id, which has so many outputs, has an unspent one at the staged tip (BIP30).
@@ -247,8 +240,7 @@ impl Store {
         let (view, base) = (&self.staged.view, self.base_read());
         let prefix = tx_prefix(txid);
         if self.bulk.is_none()
-            && self.recent.follows(&view.deltas)
-            && self.recent.maybe(prefix).next().is_none()
+            && view.deltas.maybe(prefix).next().is_none()
             && base.numbers(prefix)?.is_empty()
         {
             return Ok(false);

@@ -12,7 +12,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use crate::base::{BaseMark, BaseRead};
-use crate::delta::{CoinValue, Delta, tx_prefix};
+use crate::delta::{CoinValue, Delta, ScriptRows, script_word, tx_prefix};
+use crate::deltas::Deltas;
 use crate::error::Error;
 use crate::files::{BlockRow, Files};
 use crate::group::GroupCoin;
@@ -30,7 +31,7 @@ pub(crate) struct View {
     /// For each block of the base, the number of transactions up to and including it.
     pub(crate) tx_ends: Arc<Vec<u32>>,
     /// The blocks above the base, lowest first.
-    pub(crate) deltas: Vec<Arc<Delta>>,
+    pub(crate) deltas: Deltas,
 }
 
 impl View {
@@ -135,7 +136,7 @@ impl View {
         txid: &Txid,
         below: TxNum,
     ) -> Result<Option<TxNum>, Error> {
-        for delta in self.deltas.iter().rev() {
+        for delta in self.deltas.maybe(tx_prefix(txid)) {
             let number = delta.position_of(txid).map(|at| TxNum(delta.head.first_tx + at));
             if let Some(number) = number.filter(|number| *number < below) {
                 return Ok(Some(number));
@@ -151,17 +152,7 @@ impl View {
 
     /// The unspent output at `outpoint`.
     pub(crate) fn coin(&self, base: &dyn BaseRead, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        self.coin_among(self.deltas.iter().rev(), base, outpoint)
-    }
-
-    /// The same, where it is known which deltas, newest first, may know the coin.
-    pub(crate) fn coin_among<'a>(
-        &self,
-        deltas: impl Iterator<Item = &'a Arc<Delta>>,
-        base: &dyn BaseRead,
-        outpoint: &OutPoint,
-    ) -> Result<Option<Coin>, Error> {
-        for delta in deltas {
+        for delta in self.deltas.maybe(tx_prefix(&outpoint.txid)) {
             // Made before spent: what a duplicate coinbase overwrites, it also makes.
             if let Some(at) = delta.position_of(&outpoint.txid)
                 && let Some(coin) = delta.made(at, outpoint.vout)
@@ -191,13 +182,21 @@ impl View {
         Ok(Coin { value, tx_num, height, is_coinbase, class, script_key })
     }
 
+    /// What the deltas do to a script, lowest first, each with the number of its coinbase.
+    fn recent_rows(&self, key: &ScriptKey) -> Vec<(u32, ScriptRows<'_>)> {
+        let deltas = self.deltas.maybe(script_word(key));
+        let mut rows: Vec<_> =
+            deltas.filter_map(|delta| Some((delta.head.first_tx, delta.script(key)?))).collect();
+        rows.reverse();
+        rows
+    }
+
     /// Numbers of the transactions of a script, ascending.
     pub(crate) fn history(&self, base: &dyn BaseRead, key: &ScriptKey) -> Result<Vec<TxNum>, Error> {
         let mut history = base.group(key)?.history;
-        for delta in &self.deltas {
-            let Some(rows) = delta.script(key) else { continue };
+        for (first_tx, rows) in self.recent_rows(key) {
             history.retain(|number| rows.replaced.binary_search(number).is_err());
-            history.extend(rows.history.iter().map(|at| TxNum(delta.head.first_tx + at)));
+            history.extend(rows.history.iter().map(|at| TxNum(first_tx + at)));
         }
         Ok(history)
     }
@@ -205,19 +204,19 @@ impl View {
     /// Unspent outputs of a script, by number, then output index.
     pub(crate) fn unspent(&self, base: &dyn BaseRead, key: &ScriptKey) -> Result<Vec<GroupCoin>, Error> {
         let coins = base.group(key)?.unspent;
+        let recent = self.recent_rows(key);
+        if recent.is_empty() {
+            return Ok(coins);
+        }
         let mut unspent: BTreeMap<(TxNum, u32), GroupCoin> =
             coins.into_iter().map(|coin| ((coin.tx_num, coin.vout), coin)).collect();
-        for delta in &self.deltas {
-            let Some(rows) = delta.script(key) else { continue };
+        for (first_tx, rows) in recent {
             for spent in rows.spent {
                 unspent.remove(&(spent.tx_num, spent.vout));
             }
             for made in rows.made {
-                let coin = GroupCoin {
-                    tx_num: TxNum(delta.head.first_tx + made.tx),
-                    vout: made.vout,
-                    value: made.value,
-                };
+                let coin =
+                    GroupCoin { tx_num: TxNum(first_tx + made.tx), vout: made.vout, value: made.value };
                 unspent.insert((coin.tx_num, coin.vout), coin);
             }
         }

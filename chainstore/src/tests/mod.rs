@@ -1,7 +1,7 @@
 //! The store against a naive model, against crashes, and against real blocks.
 
 mod bulk;
-mod chain;
+pub(crate) mod chain;
 mod crash;
 mod format;
 mod model;
