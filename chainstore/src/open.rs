@@ -21,6 +21,8 @@ use crate::tip::{self, State, TipFile};
 use crate::view::View;
 
 const LOCK: &str = "LOCK";
+/// redb's cache for a file that is being made.
+const CREATE_CACHE_BYTES: usize = 32 << 20;
 
 /// Opens or creates the folder and recovers.
 pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Error> {
@@ -121,7 +123,9 @@ pub(crate) fn create_db_file(
     disk.remove(&new).map_err(io("remove"))?;
     let file = disk.open(&new, true).map_err(io("create"))?;
     let file = file.ok_or_else(|| Error::corrupt(name, "the file is missing"))?;
-    let db = Builder::new().create_with_backend(Backend(file)).map_err(|error| Error::index(name, error))?;
+    // What is written in order is not read again.
+    let db = Builder::new().set_cache_size(CREATE_CACHE_BYTES).create_with_backend(Backend(file));
+    let db = db.map_err(|error| Error::index(name, error))?;
     fill(&db)?;
     drop(db);
     disk.rename(&new, name).map_err(io("rename"))

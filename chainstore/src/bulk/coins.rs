@@ -66,6 +66,8 @@ pub(crate) struct Coins {
     table: HashMap<CoinKey, CoinRow, BuildHasherDefault<KeyHasher>>,
     /// Coins that the table may have.
     capacity: usize,
+    /// Records of the oldest run up to which it has a filter.
+    filtered: u64,
     /// Oldest first.
     runs: Vec<CoinRun>,
 }
@@ -76,7 +78,7 @@ struct CoinRun {
     file: NamedFile,
     /// First key of each page.
     fences: Vec<CoinKey>,
-    /// What may be in it; the oldest run has none, as whoever is asked for is there.
+    /// What may be in it. The oldest run may do without: whoever is asked for is there, but for BIP30's questions.
     filter: Option<Filter>,
 }
 
@@ -93,11 +95,16 @@ impl Coins {
         let slot = size_of::<(CoinKey, CoinRow)>() + 1;
         let slots = (memory_bytes / 3 * 2 / slot).max(64);
         let slots = 1usize << slots.ilog2();
-        let mut coins =
-            Self { secret, table: HashMap::default(), capacity: slots / 8 * 7 - 1, runs: Vec::new() };
+        let filtered = memory_bytes as u64 / 16;
+        let mut coins = Self {
+            secret,
+            table: HashMap::default(),
+            capacity: slots / 8 * 7 - 1,
+            filtered,
+            runs: Vec::new(),
+        };
         for info in runs {
-            let run = CoinRun::open(&**disk, *info, coins.runs.is_empty())?;
-            coins.runs.push(run);
+            coins.open_run(disk, *info)?;
         }
         Ok(coins)
     }
@@ -177,7 +184,7 @@ impl Coins {
         if !rows.is_empty() {
             let info = write_sorted(&**disk, Kind::Coins, take(next), &mut rows)?;
             drop(rows);
-            self.runs.push(CoinRun::open(&**disk, info, oldest)?);
+            self.open_run(disk, info)?;
         }
         let keep_from = self.newer_half();
         self.table.retain(|_, row| {
@@ -189,9 +196,15 @@ impl Coins {
             removed.extend(self.runs[from..].iter().map(|run| run.info));
             let merged = self.merge(disk, from, take(next))?;
             self.runs.truncate(from);
-            self.runs.push(CoinRun::open(&**disk, merged, from == 0)?);
+            self.open_run(disk, merged)?;
         }
         Ok(removed)
+    }
+
+    fn open_run(&mut self, disk: &Arc<dyn Disk>, info: RunInfo) -> Result<(), Error> {
+        let filter = !self.runs.is_empty() || info.records <= self.filtered;
+        self.runs.push(CoinRun::open(&**disk, info, filter)?);
+        Ok(())
     }
 
     /// The transaction number from which on half a full table would be.
@@ -246,11 +259,11 @@ fn take(next: &mut u32) -> u32 {
 }
 
 impl CoinRun {
-    fn open(disk: &dyn Disk, info: RunInfo, oldest: bool) -> Result<Self, Error> {
+    fn open(disk: &dyn Disk, info: RunInfo, filter: bool) -> Result<Self, Error> {
         let mut reader: RunReader<CoinRow> = RunReader::new(disk, info, MERGE_BYTES)?;
         let records = info.records as usize;
         let mut fences = Vec::with_capacity(records.div_ceil(PAGE_ROWS));
-        let mut filter = (!oldest).then(|| Filter::with_capacity(records));
+        let mut filter = filter.then(|| Filter::with_capacity(records));
         let mut at = 0usize;
         while let Some(row) = reader.next()? {
             if at.is_multiple_of(PAGE_ROWS) {
