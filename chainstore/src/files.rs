@@ -11,6 +11,7 @@ use crate::base::BaseMark;
 use crate::codec::{DecodeError, Reader};
 use crate::disk::{Disk, NamedFile};
 use crate::error::Error;
+use crate::merkle::MerkleCache;
 use crate::mmr;
 use crate::segments::{BlockPos, Segments};
 
@@ -21,6 +22,8 @@ const NAMES: [&str; 5] = ["headers", "hashes", "txids", "txpos", "blockpos"];
 #[derive(Debug)]
 pub(crate) struct Files {
     pub(crate) blocks: Segments,
+    /// Of merkle trees that were asked for.
+    pub(crate) merkle: MerkleCache,
     /// Headers by height: the connected chain, then the best headers above it.
     pub(crate) headers: Array<80>,
     /// Merkle nodes over the header hashes.
@@ -81,6 +84,7 @@ impl Files {
         let [headers, hashes, txids, txpos, blockpos] = NAMES;
         let files = Self {
             blocks: Segments::new(disk.clone(), magic),
+            merkle: MerkleCache::default(),
             headers: Array::open(&**disk, headers)?,
             hashes: Array::open(&**disk, hashes)?,
             txids: Array::open(&**disk, txids)?,

@@ -31,6 +31,7 @@ mod filter;
 mod group;
 mod headers;
 mod manifest;
+mod merkle;
 mod mmr;
 mod open;
 mod segments;

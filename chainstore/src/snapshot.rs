@@ -229,6 +229,23 @@ impl Snapshot {
         self.stands(self.view.block_txids(height))
     }
 
+    /// Position of a transaction in the block at a height; `None` when it is not there.
+    pub fn position(&self, height: Height, txid: &Txid) -> Result<Option<u32>, Error> {
+        let Some(numbers) = self.view.txs_of(height) else { return Ok(None) };
+        if let Some(number) = self.tx_num(txid)?.filter(|number| numbers.contains(&number.0)) {
+            return Ok(Some(number.0 - numbers.start));
+        }
+        // The number is that of the later of two with one id (BIP30); genesis has one that is not found by its id.
+        let txids = self.block_txids(height)?.unwrap_or_default();
+        Ok(txids.iter().zip(0..).find_map(|(other, at)| (other == txid).then_some(at)))
+    }
+
+    /// Siblings of the transaction at a position of a block and of the nodes above it, deepest first, up to the
+    /// merkle root; `None` where there is none.
+    pub fn merkle_branch(&self, height: Height, pos: usize) -> Result<Option<Vec<sha256d::Hash>>, Error> {
+        self.stands(self.view.merkle_branch(height, pos))
+    }
+
     /// The id of one transaction of a block.
     pub fn txid_at(&self, height: Height, pos: u32) -> Result<Option<Txid>, Error> {
         let numbers = self.view.txs_of(height);

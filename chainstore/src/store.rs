@@ -225,10 +225,10 @@ impl Store {
     }
 
     /// The unspent coins at `outpoints` as of the staged tip, in their order.
-    pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
+    pub fn coins(&mut self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
         self.alive()?;
-        if let Some(bulk) = &self.bulk {
-            return outpoints.iter().map(|outpoint| bulk.coin(outpoint)).collect();
+        if let Some(bulk) = &mut self.bulk {
+            return outpoints.iter().map(|outpoint| bulk.fetch(outpoint)).collect();
         }
         let (view, base) = (&self.staged.view, self.base_read());
         outpoints.iter().map(|outpoint| view.coin(base, outpoint)).collect()

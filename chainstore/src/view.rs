@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::block::Header;
-use bitcoin::hashes::Hash;
+use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use crate::base::{BaseMark, BaseRead};
@@ -17,6 +17,7 @@ use crate::deltas::Deltas;
 use crate::error::Error;
 use crate::files::{BlockRow, Files};
 use crate::group::GroupCoin;
+use crate::merkle;
 use crate::segments::{BlockPos, file_name};
 use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
 
@@ -99,6 +100,40 @@ impl View {
         let Some(numbers) = self.txs_of(height) else { return Ok(None) };
         let rows = self.files.txids.read_many(numbers.start, numbers.len() as u32)?;
         Ok(Some(rows.into_iter().map(Txid::from_byte_array).collect()))
+    }
+
+    /// Some ids of a block's transactions, in its order; fewer where the block ends.
+    fn txids_from(&self, height: Height, from: usize, count: usize) -> Result<Vec<Txid>, Error> {
+        if let Some(delta) = self.delta(height.0) {
+            return Ok(delta.head.txids.iter().skip(from).take(count).copied().collect());
+        }
+        let Some(numbers) = self.txs_of(height) else { return Ok(Vec::new()) };
+        let count = count.min(numbers.len().saturating_sub(from));
+        let rows = self.files.txids.read_many(numbers.start + from as u32, count as u32)?;
+        Ok(rows.into_iter().map(Txid::from_byte_array).collect())
+    }
+
+    /// Siblings of a block's transaction and of the nodes above it, deepest first; `None` where there is none.
+    pub(crate) fn merkle_branch(
+        &self,
+        height: Height,
+        pos: usize,
+    ) -> Result<Option<Vec<sha256d::Hash>>, Error> {
+        let count = self.txs_of(height).map_or(0, |numbers| numbers.len());
+        if pos >= count {
+            return Ok(None);
+        }
+        let leaves = |txids: Vec<Txid>| txids.into_iter().map(|txid| txid.to_raw_hash()).collect();
+        if count <= merkle::LEAVES {
+            return Ok(merkle::branch(leaves(self.txids_from(height, 0, count)?), pos));
+        }
+        let first = pos - pos % merkle::LEAVES;
+        let below = leaves(self.txids_from(height, first, merkle::LEAVES)?);
+        let Some(mut branch) = merkle::lower_branch(below, pos - first) else { return Ok(None) };
+        let hash = self.hash_of(height)?.ok_or(Error::NoTip)?;
+        let row = self.files.merkle.row(hash, || self.txids_from(height, 0, count))?;
+        branch.extend(merkle::branch(row.to_vec(), pos / merkle::LEAVES).into_iter().flatten());
+        Ok(Some(branch))
     }
 
     /// The header of a connected block.

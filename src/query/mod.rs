@@ -1,13 +1,12 @@
 //! ASK: the chain as one read-only answer at one tip.
 //!
 //! In the order of a question: `view` is what sessions hold (a snapshot of the store and how far the sync has
-//! come), `history` answers for a script, `transaction` for a transaction and its place in a block, `merkle`
-//! proves that place, `touched` says which scripts a new view changed.
+//! come), `history` answers for a script, `transaction` for a transaction and the proof of its place in a block,
+//! `touched` says which scripts a new view changed.
 //! Every answer is taken from the one snapshot of its view, so two answers of a view never contradict each other.
 //! Unconfirmed transactions join here, as a second part of the view, once there is a mempool.
 
 mod history;
-mod merkle;
 mod touched;
 mod transaction;
 mod view;
@@ -16,7 +15,6 @@ mod view;
 pub(crate) mod testing;
 
 pub use history::{Status, status_of};
-pub use merkle::merkle_branch;
 pub use touched::Touched;
 pub use transaction::MerkleProof;
 pub use view::{SyncState, TipHeader, View};

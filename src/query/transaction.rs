@@ -4,7 +4,6 @@ use bitcoin::hashes::sha256d;
 use bitcoin::{OutPoint, Txid};
 use chainstore::{Coin, Height, RawTx};
 
-use super::merkle::merkle_branch;
 use super::{Error, View};
 
 /// Where in a block a transaction is, and the proof of it.
@@ -46,20 +45,21 @@ impl View {
     ///
     /// The block is the one at `height` and no other, so of two equal transactions (BIP30) both have a proof.
     pub fn merkle_proof(&self, height: Height, txid: &Txid) -> Result<Option<MerkleProof>, Error> {
-        let Some(txids) = self.snapshot.block_txids(height)? else { return Ok(None) };
-        let Some(pos) = txids.iter().position(|other| other == txid) else { return Ok(None) };
-        Ok(branch_of(&txids, pos).map(|branch| MerkleProof { pos, branch }))
+        let Some(pos) = self.snapshot.position(height, txid)? else { return Ok(None) };
+        self.branch(height, pos as usize)
     }
 
     /// The transaction at a position of a block with its proof; `None` where there is none.
     pub fn proof_at(&self, height: Height, pos: usize) -> Result<Option<(Txid, MerkleProof)>, Error> {
-        let Some(txids) = self.snapshot.block_txids(height)? else { return Ok(None) };
-        let branch = branch_of(&txids, pos);
-        Ok(txids.get(pos).copied().zip(branch.map(|branch| MerkleProof { pos, branch })))
+        let Ok(number) = u32::try_from(pos) else { return Ok(None) };
+        let txid = self.snapshot.txid_at(height, number)?;
+        Ok(txid.zip(self.branch(height, pos)?))
     }
-}
 
-fn branch_of(txids: &[Txid], pos: usize) -> Option<Vec<sha256d::Hash>> {
-    let leaves: Vec<_> = txids.iter().map(|txid| txid.to_raw_hash()).collect();
-    merkle_branch(&leaves, pos)
+    /// The block's transactions were checked when it was connected, so its leaves are transactions and no inner nodes
+    /// (CVE-2017-12842), and its list does not end in copies of itself (CVE-2012-2459).
+    fn branch(&self, height: Height, pos: usize) -> Result<Option<MerkleProof>, Error> {
+        let branch = self.snapshot.merkle_branch(height, pos)?;
+        Ok(branch.map(|branch| MerkleProof { pos, branch }))
+    }
 }

@@ -5,13 +5,12 @@
 //! left it finds the coin in its run, and stays in the table as the mark that it is gone. Runs of one level are
 //! merged when there are four, so few have to be asked, and all but the oldest answer most questions from a filter.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use bitcoin::OutPoint;
 use bitcoin::hashes::{Hash, siphash24};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::rows::{CoinKey, CoinRow, Row};
 use super::run::{Kind, Merge, RunInfo, RunReader, RunWriter, write_sorted};
@@ -42,28 +41,12 @@ impl Secret {
     }
 }
 
-/// The hash of a key is in it.
-#[derive(Clone, Copy, Debug, Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, word: u64) {
-        // The last written is the keyed hash.
-        self.0 = word;
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Coins {
     secret: Secret,
-    table: HashMap<CoinKey, CoinRow, BuildHasherDefault<KeyHasher>>,
+    /// By the keyed hash in each row's key.
+    table: HashTable<CoinRow>,
     /// Coins that the table may have.
     capacity: usize,
     /// Records of the oldest run up to which it has a filter.
@@ -90,19 +73,13 @@ impl Coins {
         memory_bytes: usize,
         runs: &[RunInfo],
     ) -> Result<Self, Error> {
-        // The table doubles: a power of two of slots, of which seven eighths are used, and for a moment the half of
-        // them beside it.
-        let slot = size_of::<(CoinKey, CoinRow)>() + 1;
-        let slots = (memory_bytes / 3 * 2 / slot).max(64);
+        // A power of two of slots, of which seven eighths are used.
+        let slot = size_of::<CoinRow>() + 1;
+        let slots = (memory_bytes / slot).max(64);
         let slots = 1usize << slots.ilog2();
         let filtered = memory_bytes as u64 / 16;
-        let mut coins = Self {
-            secret,
-            table: HashMap::default(),
-            capacity: slots / 8 * 7 - 1,
-            filtered,
-            runs: Vec::new(),
-        };
+        let mut coins =
+            Self { secret, table: HashTable::new(), capacity: slots / 8 * 7 - 1, filtered, runs: Vec::new() };
         for info in runs {
             coins.open_run(disk, *info)?;
         }
@@ -124,11 +101,34 @@ impl Coins {
 
     /// The unspent coin of that key.
     pub(crate) fn get(&self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
-        let found = match self.table.get(key) {
-            Some(row) => Some(*row),
+        let found = match self.in_table(key) {
+            Some(row) => Some(row),
             None => self.in_runs(key)?,
         };
         Ok(found.filter(|row| !row.is_gone()))
+    }
+
+    /// The same for a coin that will be spent: what was found in a run is in the table from then on.
+    pub(crate) fn fetch(&mut self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
+        if let Some(row) = self.in_table(key) {
+            return Ok((!row.is_gone()).then_some(row));
+        }
+        let row = self.in_runs(key)?.filter(|row| !row.is_gone());
+        if let Some(row) = row {
+            self.put(row);
+        }
+        Ok(row)
+    }
+
+    fn in_table(&self, key: &CoinKey) -> Option<CoinRow> {
+        self.table.find(key.hash, |row| row.key == *key).copied()
+    }
+
+    fn put(&mut self, row: CoinRow) {
+        match self.table.entry(row.key.hash, |other| other.key == row.key, |row| row.key.hash) {
+            Entry::Occupied(mut entry) => *entry.get_mut() = row,
+            Entry::Vacant(entry) => drop(entry.insert(row)),
+        }
     }
 
     fn in_runs(&self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
@@ -142,37 +142,38 @@ impl Coins {
 
     /// Puts a coin. That of a coinbase may be put over an older one of its outpoint (BIP30), others never are.
     pub(crate) fn make(&mut self, row: CoinRow) -> Result<(), Error> {
-        let older = match self.table.get(&row.key) {
-            Some(older) => Some(*older),
+        let older = match self.in_table(&row.key) {
+            Some(older) => Some(older),
             None if row.is_coinbase() => self.in_runs(&row.key)?,
             None => None,
         };
-        self.table.insert(row.key, older.map_or(row, |older| row.over(&older)));
+        self.put(older.map_or(row, |older| row.over(&older)));
         Ok(())
     }
 
     /// Takes a coin, if it is there.
     pub(crate) fn spend(&mut self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
-        let row = match self.table.entry(*key) {
-            Entry::Occupied(mut entry) => {
+        match self.table.find_entry(key.hash, |row| row.key == *key) {
+            Ok(mut entry) => {
                 let row = *entry.get();
                 if row.is_gone() {
                     return Ok(None);
                 }
                 if row.is_stored() {
-                    entry.insert(row.gone());
+                    *entry.get_mut() = row.gone();
                 } else {
                     entry.remove();
                 }
-                return Ok(Some(row));
+                Ok(Some(row))
             }
-            Entry::Vacant(_) => self.in_runs(key)?,
-        };
-        let row = row.filter(|row| !row.is_gone());
-        if let Some(row) = row {
-            self.table.insert(*key, row.gone());
+            Err(_) => {
+                let row = self.in_runs(key)?.filter(|row| !row.is_gone());
+                if let Some(row) = row {
+                    self.put(row.gone());
+                }
+                Ok(row)
+            }
         }
-        Ok(row)
     }
 
     /// Writes what no run has into a new one, makes room, and merges runs. `next` numbers new files. Files that
@@ -180,14 +181,14 @@ impl Coins {
     pub(crate) fn flush(&mut self, disk: &Arc<dyn Disk>, next: &mut u32) -> Result<Vec<RunInfo>, Error> {
         let oldest = self.runs.is_empty();
         let mut rows: Vec<CoinRow> = Vec::new();
-        rows.extend(self.table.values().filter(|row| row.is_dirty() && !(oldest && row.is_gone())));
+        rows.extend(self.table.iter().filter(|row| row.is_dirty() && !(oldest && row.is_gone())));
         if !rows.is_empty() {
             let info = write_sorted(&**disk, Kind::Coins, take(next), &mut rows)?;
             drop(rows);
             self.open_run(disk, info)?;
         }
         let keep_from = self.newer_half();
-        self.table.retain(|_, row| {
+        self.table.retain(|row| {
             *row = row.stored();
             !row.is_gone() && row.number >= keep_from
         });
@@ -212,7 +213,7 @@ impl Coins {
         if self.table.len() < self.capacity / 2 {
             return 0;
         }
-        let mut sample: Vec<u32> = self.table.values().step_by(64).map(|row| row.number).collect();
+        let mut sample: Vec<u32> = self.table.iter().step_by(64).map(|row| row.number).collect();
         sample.sort_unstable();
         let keep = sample.len() * self.capacity / 2 / self.table.len();
         sample.get(sample.len().saturating_sub(keep)).copied().unwrap_or(0)

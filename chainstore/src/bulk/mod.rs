@@ -121,6 +121,12 @@ impl Bulk {
         Ok(found.map(|row| self.coin_of(&row)))
     }
 
+    /// The same, of a coin that will be spent.
+    pub(crate) fn fetch(&mut self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
+        let found = self.coins.fetch(&self.coins.secret().key(outpoint))?;
+        Ok(found.map(|row| self.coin_of(&row)))
+    }
+
     fn coin_of(&self, row: &CoinRow) -> Coin {
         let height = self.tx_ends.partition_point(|end| *end <= row.number) as u32;
         Coin {

@@ -80,7 +80,7 @@ fn run(seed: u64) {
                 model.stored = model.committed_stored.clone();
             }
         }
-        compare(&store, &model, &context);
+        compare(&mut store, &model, &context);
         gone += compare_old(&mut model, &context);
     }
     // The run was worth it.
@@ -145,7 +145,7 @@ fn commit(store: &mut Store, model: &mut Model, context: &str) {
     }
 }
 
-fn compare(store: &Store, model: &Model, context: &str) {
+fn compare(store: &mut Store, model: &Model, context: &str) {
     let tip = store.tip().map(|tip| (tip.height.0 as usize + 1, tip.hash));
     assert_eq!(tip, model.staged.last().map(|block| (model.staged.len(), block.block_hash())), "{context}");
     let staged = Answers::of(&model.staged);
