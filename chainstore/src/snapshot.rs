@@ -13,6 +13,7 @@ use bitcoin::{Amount, OutPoint, Txid};
 
 use crate::base::BaseReader;
 use crate::error::Error;
+use crate::group::GroupCoin;
 use crate::mmr;
 use crate::types::{Coin, Height, HistoryEntry, ScriptHash, Tip, TxNum, Unspent};
 use crate::view::{View, decode_header};
@@ -153,28 +154,21 @@ impl Snapshot {
     /// Confirmed transactions that pay to or spend from a script, in chain order.
     pub fn history(&self, script: &ScriptHash) -> Result<Vec<HistoryEntry>, Error> {
         let numbers = self.stands(self.view.history(&*self.base, &script.key()))?;
-        let entries = numbers.into_iter().map(|tx_num| {
-            let (txid, height) = self.txid_and_height(tx_num)?;
-            Ok(HistoryEntry { tx_num, txid, height })
-        });
-        self.stands(entries.collect())
-    }
-
-    fn txid_and_height(&self, number: TxNum) -> Result<(Txid, Height), Error> {
-        match (self.view.txid(number)?, self.view.height_of(number)) {
-            (Some(txid), Some(height)) => Ok((txid, height)),
-            _ => Err(Error::corrupt("base", format!("no transaction {}", number.0))),
-        }
+        let places = self.stands(self.view.places(&numbers))?;
+        let entries = numbers.into_iter().zip(places);
+        Ok(entries.map(|(tx_num, (txid, height))| HistoryEntry { tx_num, txid, height }).collect())
     }
 
     /// Unspent outputs of a script, by transaction number, then output index.
     pub fn unspent(&self, script: &ScriptHash) -> Result<Vec<Unspent>, Error> {
         let coins = self.stands(self.view.unspent(&*self.base, &script.key()))?;
-        let unspent = coins.into_iter().map(|coin| {
-            let (txid, height) = self.txid_and_height(coin.tx_num)?;
-            Ok(Unspent { tx_num: coin.tx_num, txid, vout: coin.vout, height, value: coin.value })
+        let numbers: Vec<TxNum> = coins.iter().map(|coin| coin.tx_num).collect();
+        let places = self.stands(self.view.places(&numbers))?;
+        let unspent = coins.into_iter().zip(places).map(|(coin, (txid, height))| {
+            let GroupCoin { tx_num, vout, value } = coin;
+            Unspent { tx_num, txid, vout, height, value }
         });
-        self.stands(unspent.collect())
+        Ok(unspent.collect())
     }
 
     /// Sum of the unspent outputs.

@@ -89,6 +89,29 @@ impl View {
         Ok(delta.map(|delta| delta.head.txids[(number.0 - delta.head.first_tx) as usize]))
     }
 
+    /// Txid and height of each of these numbers, which ascend.
+    pub(crate) fn places(&self, numbers: &[TxNum]) -> Result<Vec<(Txid, Height)>, Error> {
+        let (below, above) = numbers.split_at(numbers.partition_point(|number| number.0 < self.base.txs));
+        let below: Vec<u32> = below.iter().map(|number| number.0).collect();
+        let missing = |number: u32| Error::corrupt("base", format!("no transaction {number}"));
+        let mut places = Vec::with_capacity(numbers.len());
+        let mut height = 0;
+        for (number, txid) in below.iter().zip(self.files.txids.read_scattered(&below)?) {
+            if self.tx_ends.get(height).is_none_or(|end| end <= number) {
+                height += self.tx_ends[height..].partition_point(|end| end <= number);
+            }
+            if height >= self.tx_ends.len() {
+                return Err(missing(*number));
+            }
+            places.push((Txid::from_byte_array(txid), Height(height as u32)));
+        }
+        for number in above {
+            let delta = self.delta_of_tx(*number).ok_or_else(|| missing(number.0))?;
+            places.push((delta.head.txids[(number.0 - delta.head.first_tx) as usize], delta.head.height));
+        }
+        Ok(places)
+    }
+
     fn is_txid(&self, number: TxNum, txid: &Txid) -> Result<bool, Error> {
         Ok(self.txid(number)?.as_ref() == Some(txid))
     }
