@@ -105,6 +105,9 @@ impl<const N: usize> Shape<N> {
     }
 }
 
+/// A key, or what of it is stored, and the content.
+type Entry<'a, K> = (K, &'a [u8]);
+
 /// Walks a row.
 #[derive(Debug)]
 pub(crate) struct Entries<'a, const N: usize> {
@@ -116,7 +119,7 @@ pub(crate) struct Entries<'a, const N: usize> {
 
 impl<'a, const N: usize> Entries<'a, N> {
     /// The next entry: the stored part of its key, and its content.
-    fn step(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, DecodeError> {
+    fn step(&mut self) -> Result<Option<Entry<'a, &'a [u8]>>, DecodeError> {
         let rest = &self.row[self.at..];
         if rest.is_empty() {
             return Ok(None);
@@ -137,7 +140,7 @@ impl<'a, const N: usize> Entries<'a, N> {
     }
 
     /// The next entry: its key, and its content.
-    pub(crate) fn next(&mut self) -> Result<Option<([u8; N], &'a [u8])>, DecodeError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Entry<'a, [u8; N]>>, DecodeError> {
         let Some((tail, content)) = self.step()? else { return Ok(None) };
         let mut key = self.head;
         key[N - tail.len()..].copy_from_slice(tail);

@@ -2,10 +2,13 @@
 //!
 //! Scripts are asked for by their hash, so two scripts of one key (P2PK and P2PKH) are two questions.
 
+use std::fmt::Write as _;
+
 use super::json::Json;
 use super::methods::{Failure, Reply};
 use super::params::Args;
 use super::session::Context;
+use crate::query::push_txid;
 
 pub(super) fn balance(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let confirmed = context.view.balance(&args.script_hash(0)?)?;
@@ -15,10 +18,13 @@ pub(super) fn balance(context: &mut Context<'_>, args: &Args<'_>) -> Result<Repl
 
 pub(super) fn history(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let history = context.view.history(&args.script_hash(0)?)?;
-    let entries = history.iter().map(|entry| {
-        Json::object([("height", Json::integer(entry.height.0)), ("tx_hash", Json::hash(entry.txid))])
+    let entries = Json::list_of(&history, |out, entry| {
+        // Writing to a string does not fail.
+        let _ = write!(out, "{{\"height\":{},\"tx_hash\":\"", entry.height);
+        push_txid(out, &entry.txid);
+        out.push_str("\"}");
     });
-    Ok(Json::list(entries).into())
+    Ok(entries.into())
 }
 
 pub(super) fn mempool(_: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
@@ -28,15 +34,13 @@ pub(super) fn mempool(_: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Fai
 
 pub(super) fn unspent(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let unspent = context.view.unspent(&args.script_hash(0)?)?;
-    let entries = unspent.iter().map(|output| {
-        Json::object([
-            ("tx_hash", Json::hash(output.txid)),
-            ("tx_pos", Json::integer(output.vout)),
-            ("height", Json::integer(output.height.0)),
-            ("value", Json::integer(output.value.to_sat())),
-        ])
+    let entries = Json::list_of(&unspent, |out, output| {
+        out.push_str("{\"tx_hash\":\"");
+        push_txid(out, &output.txid);
+        let (vout, height, value) = (output.vout, output.height, output.value.to_sat());
+        let _ = write!(out, "\",\"tx_pos\":{vout},\"height\":{height},\"value\":{value}}}");
     });
-    Ok(Json::list(entries).into())
+    Ok(entries.into())
 }
 
 pub(super) fn subscribe(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {

@@ -59,6 +59,19 @@ impl Json {
         Self(out)
     }
 
+    /// A list whose items are written in place: for histories of many thousand entries.
+    pub(super) fn list_of<T>(items: &[T], mut write: impl FnMut(&mut String, &T)) -> Self {
+        let mut out = String::from("[");
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            write(&mut out, item);
+        }
+        out.push(']');
+        Self(out)
+    }
+
     pub(super) fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
         let mut out = String::from("{");
         for (index, (key, value)) in fields.into_iter().enumerate() {

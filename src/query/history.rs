@@ -2,6 +2,8 @@
 //!
 //! Source: electrum-protocol, "Status" (protocol basics).
 
+use std::fmt::Write as _;
+
 use bitcoin::hashes::{Hash as _, HashEngine as _, sha256};
 use bitcoin::{Amount, Txid};
 use chainstore::{HistoryEntry, ScriptHash, Unspent};
@@ -18,10 +20,25 @@ pub fn status_of(history: impl IntoIterator<Item = (Txid, i64)>) -> Option<Statu
     let mut history = history.into_iter().peekable();
     history.peek()?;
     let mut engine = sha256::Hash::engine();
+    let mut text = String::new();
     for (txid, height) in history {
-        engine.input(format!("{txid}:{height}:").as_bytes());
+        text.clear();
+        push_txid(&mut text, &txid);
+        // Writing to a string does not fail.
+        let _ = write!(text, ":{height}:");
+        engine.input(text.as_bytes());
     }
     Some(sha256::Hash::from_engine(engine))
+}
+
+/// Appends a txid as people see it. Histories are made of them: this takes a third of the time of their `Display`.
+pub fn push_txid(out: &mut String, txid: &Txid) {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    for byte in txid.as_byte_array().iter().rev() {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
 }
 
 impl View {
@@ -54,6 +71,14 @@ mod tests {
     fn status(history: &[(&str, i64)]) -> Option<String> {
         status_of(history.iter().map(|(txid, height)| (txid.parse().unwrap(), *height)))
             .map(|status| status.to_string())
+    }
+
+    #[test]
+    fn a_txid_is_written_as_it_is_shown() {
+        let txid = Txid::hash(b"any");
+        let mut text = String::from(">");
+        push_txid(&mut text, &txid);
+        assert_eq!(text, format!(">{txid}"));
     }
 
     #[test]

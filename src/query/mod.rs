@@ -14,7 +14,7 @@ mod view;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use history::{Status, status_of};
+pub use history::{Status, push_txid, status_of};
 pub use touched::Touched;
 pub use transaction::MerkleProof;
 pub use view::{SyncState, TipHeader, View};
