@@ -118,6 +118,14 @@ impl Store {
         flushed.map_err(|error| self.kill(error))
     }
 
+    /// The last thing before the store is dropped: everything durable, and no more space taken than needed. What is
+    /// staged must have been committed; a store that is not closed loses nothing either.
+    pub fn close(&mut self) -> Result<(), Error> {
+        self.flush()?;
+        let compacted = self.tip.compact();
+        compacted.map_err(|error| self.kill(error))
+    }
+
     fn flush_bulk(&mut self) -> Result<(), Error> {
         let Some(bulk) = &mut self.bulk else { return Ok(()) };
         if bulk.mark() == bulk.state().mark {

@@ -157,6 +157,12 @@ impl TipFile {
         Self { db }
     }
 
+    /// Gives back what the file no longer needs: rows of deltas come and go.
+    pub(crate) fn compact(&mut self) -> Result<(), Error> {
+        self.db.compact().map_err(error)?;
+        Ok(())
+    }
+
     pub(crate) fn change(&self) -> Result<TipChange, Error> {
         TipChange::begin(&self.db)
     }

@@ -116,9 +116,7 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.chain.commit()?;
-                    self.chain.flush()?;
-                    return Ok(());
+                    return self.chain.close();
                 }
             }
             if self.chain.staged_bytes() >= COMMIT_BYTES || committed_at.elapsed() >= COMMIT_EVERY {

@@ -141,6 +141,12 @@ impl Chain {
         self.store.flush()
     }
 
+    /// The last thing before the end.
+    pub fn close(&mut self) -> Result<(), chainstore::Error> {
+        self.commit()?;
+        self.store.close()
+    }
+
     /// Moves old deltas into the base when enough of them have gathered; `true` where there was work.
     pub fn merge_if_due(&mut self) -> Result<bool, chainstore::Error> {
         let due = !self.staged && self.store.merge_due();

@@ -58,7 +58,7 @@ fn a_format_of_the_future_is_refused() {
         *bytes = text.into_bytes();
     });
     let error = open(&disk).unwrap_err();
-    assert!(matches!(&error, Error::UnknownFormat { found, known: 1 } if found == "7"), "{error}");
+    assert!(matches!(&error, Error::UnknownFormat { found, known: 2 } if found == "7"), "{error}");
 }
 
 #[test]
