@@ -2,7 +2,7 @@
 //!
 //! Small, so that a commit costs one fsync whatever the chain's length. Tables:
 //! - `state`: `state` and, while a deep undo is under way, `next`: the state once the base has followed.
-//! - `deltas`: height -> one block's rows, from the base's end to the tip. `pending`: those of `next`.
+//! - `deltas`: height and part -> one block's rows, from the base's end to the tip. `pending`: those of `next`.
 //! - `side`: hash -> height and header off the header chain. `invalid`: hashes of blocks that break the rules.
 //! - `stored`: hash -> height and position of blocks that are kept and not connected.
 
@@ -25,14 +25,18 @@ use crate::types::Height;
 pub(crate) const FILE: &str = "tip.redb";
 
 const STATE: TableDefinition<'_, &str, &[u8; STATE_LEN]> = TableDefinition::new("state");
-const DELTAS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("deltas");
-const PENDING: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("pending");
+const DELTAS: TableDefinition<'_, (u32, u16), &[u8]> = TableDefinition::new("deltas");
+const PENDING: TableDefinition<'_, (u32, u16), &[u8]> = TableDefinition::new("pending");
 const SIDE: TableDefinition<'_, &[u8; 32], &[u8; 84]> = TableDefinition::new("side");
 const INVALID: TableDefinition<'_, &[u8; 32], ()> = TableDefinition::new("invalid");
 const STORED: TableDefinition<'_, &[u8; 32], &[u8; 16]> = TableDefinition::new("stored");
 
 /// "bulk" -> [`BulkState`]: there while a bulk sync goes on.
 const BULK: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bulk");
+
+/// Bytes of one part of a delta's row. redb gives a long value a power of two of pages: a part fills one, with what
+/// redb puts beside it, and only the last part leaves some of its pages empty.
+const PART_BYTES: usize = 64 * 1024 - 128;
 
 /// Bytes of the state row.
 pub(crate) const STATE_LEN: usize = 88;
@@ -138,6 +142,20 @@ fn fault(fault: DecodeError) -> Error {
     Error::corrupt(FILE, fault.to_string())
 }
 
+fn decode_delta((height, _, row): (u32, u16, Vec<u8>)) -> Result<Delta, Error> {
+    let height = Height(height);
+    let delta = delta_row::decode(height, &row);
+    delta.map_err(|fault| Error::corrupt(FILE, format!("delta of height {height}: {fault}")))
+}
+
+/// A delta's row in parts.
+fn put_parts(table: &mut redb::Table<'_, (u32, u16), &[u8]>, delta: &Delta) -> Result<(), Error> {
+    for (bytes, part) in delta_row::encode(delta).chunks(PART_BYTES).zip(0u16..) {
+        table.insert((delta.head.height.0, part), bytes).map_err(error)?;
+    }
+    Ok(())
+}
+
 /// Puts the tables into a new file.
 pub(crate) fn create(db: &Database) -> Result<(), Error> {
     let change = TipChange::begin(db)?;
@@ -161,6 +179,14 @@ impl TipFile {
     pub(crate) fn compact(&mut self) -> Result<(), Error> {
         self.db.compact().map_err(error)?;
         Ok(())
+    }
+
+    /// Damages the file, for a test.
+    #[cfg(test)]
+    pub(crate) fn remove_part(&self, height: u32, part: u16) -> Result<(), Error> {
+        let change = self.change()?;
+        change.txn.open_table(DELTAS).map_err(error)?.remove((height, part)).map_err(error)?;
+        change.commit()
     }
 
     pub(crate) fn change(&self) -> Result<TipChange, Error> {
@@ -191,14 +217,25 @@ impl TipFile {
     pub(crate) fn deltas(&self) -> Result<Vec<Delta>, Error> {
         let table = self.db.begin_read().map_err(error)?.open_table(DELTAS).map_err(error)?;
         let mut deltas = Vec::new();
+        let mut whole: Option<(u32, u16, Vec<u8>)> = None;
         for row in table.iter().map_err(error)? {
-            let (height, bytes) = row.map_err(error)?;
-            let height = Height(height.value());
-            let delta = delta_row::decode(height, bytes.value());
-            deltas.push(
-                delta.map_err(|fault| Error::corrupt(FILE, format!("delta of height {height}: {fault}")))?,
-            );
+            let (key, bytes) = row.map_err(error)?;
+            let (height, part) = key.value();
+            match &mut whole {
+                Some((at, parts, row)) if *at == height && *parts == part => {
+                    row.extend_from_slice(bytes.value());
+                    *parts += 1;
+                }
+                _ if part != 0 => {
+                    return Err(Error::corrupt(FILE, format!("delta of height {height}: a part is missing")));
+                }
+                _ => {
+                    deltas.extend(whole.take().map(decode_delta).transpose()?);
+                    whole = Some((height, 1, bytes.value().to_vec()));
+                }
+            }
         }
+        deltas.extend(whole.map(decode_delta).transpose()?);
         Ok(deltas)
     }
 
@@ -273,7 +310,7 @@ impl TipChange {
         self.txn.open_table(STATE).map_err(error)?.insert("next", &next.encode()).map_err(error)?;
         let mut table = self.txn.open_table(PENDING).map_err(error)?;
         for delta in deltas {
-            table.insert(delta.head.height.0, delta_row::encode(delta).as_slice()).map_err(error)?;
+            put_parts(&mut table, delta)?;
         }
         Ok(())
     }
@@ -286,8 +323,8 @@ impl TipChange {
             let mut deltas = self.txn.open_table(DELTAS).map_err(error)?;
             deltas.retain(|_, _| false).map_err(error)?;
             for row in pending.iter().map_err(error)? {
-                let (height, bytes) = row.map_err(error)?;
-                deltas.insert(height.value(), bytes.value()).map_err(error)?;
+                let (key, bytes) = row.map_err(error)?;
+                deltas.insert(key.value(), bytes.value()).map_err(error)?;
             }
         }
         pending.retain(|_, _| false).map_err(error)
@@ -295,14 +332,16 @@ impl TipChange {
 
     pub(crate) fn put_delta(&self, delta: &Delta) -> Result<(), Error> {
         let mut table = self.txn.open_table(DELTAS).map_err(error)?;
-        table.insert(delta.head.height.0, delta_row::encode(delta).as_slice()).map_err(error)?;
+        put_parts(&mut table, delta)?;
         Ok(())
     }
 
     pub(crate) fn remove_deltas(&self, heights: std::ops::Range<u32>) -> Result<(), Error> {
         let mut table = self.txn.open_table(DELTAS).map_err(error)?;
-        for height in heights {
-            table.remove(height).map_err(error)?;
+        let last = heights.end.saturating_sub(1);
+        let keys = (heights.start, 0)..=(last, u16::MAX);
+        if heights.start < heights.end {
+            table.retain_in(keys, |_, _| false).map_err(error)?;
         }
         Ok(())
     }

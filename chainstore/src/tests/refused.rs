@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::chain::{Forge, connect, small_options};
+use bitcoin::{Amount, ScriptBuf, TxOut};
+
+use super::chain::{Answers, Forge, connect, small_options};
 use crate::disk::Disk;
 use crate::group::Group;
 use crate::sim::SimDisk;
@@ -116,4 +118,29 @@ fn damaged_rows_are_errors_and_nothing_is_allocated_by_what_they_claim() {
             assert_eq!(group.encode(), bad);
         }
     }
+}
+
+#[test]
+fn a_block_of_many_scripts_is_read_back_and_a_missing_part_is_seen() {
+    let disk = SimDisk::new();
+    let mut forge = Forge::new(1);
+    let genesis = forge.block(&[]);
+    let mut coinbase = forge.block(std::slice::from_ref(&genesis)).txdata[0].clone();
+    let output = |number: u32| TxOut {
+        value: Amount::from_sat(u64::from(number)),
+        script_pubkey: ScriptBuf::from([&[0x51][..], &number.to_le_bytes()].concat()),
+    };
+    coinbase.output = (0..6_000).map(output).collect();
+    let chain = vec![genesis.clone(), forge.seal(genesis.block_hash(), vec![coinbase])];
+    let mut store = open(&disk).unwrap();
+    for block in &chain {
+        connect(&mut store, block).unwrap();
+    }
+    store.commit().unwrap();
+    drop(store);
+    let store = open(&disk).unwrap();
+    Answers::of(&chain).check(&store.snapshot(), &chain, "read back");
+    store.tip.remove_part(1, 1).unwrap();
+    drop(store);
+    assert!(open(&disk).unwrap_err().to_string().contains("height 1"));
 }

@@ -1,0 +1,69 @@
+//! The program on a forged chain that spills, merges and ends its bulk: every answer is compared with the forge's truth.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// Killed at the end of the test, however it ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The server, built beside these programs when the whole workspace is.
+fn peerdex() -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_query")).with_file_name("peerdex");
+    path.exists().then_some(path)
+}
+
+#[test]
+fn a_forged_chain_is_answered_for_as_its_truth_says() {
+    let Some(peerdex) = peerdex() else {
+        assert!(std::env::var_os("PEERDEX_REQUIRE_BITCOIND").is_none(), "the server was not built");
+        eprintln!("SKIPPED: no server beside the benches; cargo test --workspace builds it");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let chain = folder.path().join("chain");
+    let forged = Command::new(env!("CARGO_BIN_EXE_forge"))
+        .args(["--size", "60MB", "--seed", "7", "--out"])
+        .arg(&chain)
+        .stdout(Stdio::null())
+        .status();
+    assert!(forged.expect("the forge starts").success());
+    let peer = Command::new(env!("CARGO_BIN_EXE_sync"))
+        .arg("serve")
+        .arg(&chain)
+        // It ends when this does.
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut peer = Running(peer.expect("the replay peer starts"));
+    let mut address = String::new();
+    let out = peer.0.stdout.take().expect("it is piped");
+    BufReader::new(out).read_line(&mut address).expect("it says where it listens");
+
+    let asked = Command::new(env!("CARGO_BIN_EXE_query"))
+        .arg("--chain")
+        .arg(&chain)
+        .arg("--start")
+        .arg(peerdex)
+        .arg("--data-dir")
+        .arg(folder.path().join("data"))
+        .args(["--peer", address.trim(), "--seconds", "1", "--patience", "300"])
+        .output()
+        .expect("the load client starts");
+
+    let (out, errors) = (String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr));
+    assert!(asked.status.success(), "{out}\n{errors}");
+    // The client itself fails on one wrong answer; here, that it asked.
+    for method in
+        ["get_history", "get_balance", "listunspent", "subscribe", "transaction.get", "long_history"]
+    {
+        assert!(out.contains(method), "{method} was not asked:\n{out}");
+    }
+}
