@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bitcoin::BlockHash;
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::node::Input;
 use crate::node::chain::{Chain, Command, Event};
@@ -110,8 +110,14 @@ impl Writer {
             let wait = COMMIT_EVERY.saturating_sub(committed_at.elapsed());
             match self.commands.recv_timeout(wait) {
                 Ok(command) => {
+                    let was_bulk = self.chain.is_bulk();
                     for event in self.chain.execute(command)? {
                         self.tell(event);
+                    }
+                    match (was_bulk, self.chain.is_bulk()) {
+                        (false, true) => info!("indexing in bulk: the index is written when that ends"),
+                        (true, false) => info!("the index is written"),
+                        (_, _) => {}
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}

@@ -141,6 +141,11 @@ impl Chain {
         self.store.flush()
     }
 
+    /// Whether blocks are indexed in bulk, unseen by wallets until that ends.
+    pub fn is_bulk(&self) -> bool {
+        self.store.is_bulk()
+    }
+
     /// The last thing before the end.
     pub fn close(&mut self) -> Result<(), chainstore::Error> {
         self.commit()?;
