@@ -13,6 +13,7 @@ use std::sync::Arc;
 use redb::Database;
 
 use crate::base::{self, Base};
+use crate::base_rows;
 use crate::build::tx_offsets;
 use crate::bulk::{self, Bulk, BulkState, Secret};
 use crate::deltas::Deltas;
@@ -158,11 +159,11 @@ impl Store {
         let (disk, options) = (self.disk.clone(), &self.options);
         let state = bulk.state().clone();
         let tx_ends = bulk.tx_ends().to_vec();
-        create_db_file(&*disk, base::FILE, |db: &Database| {
+        create_db_file(&*disk, base_rows::FILE, |db: &Database| {
             bulk::load(&disk, &self.files, &state, db, options.txid_prefix, options.bulk_memory_bytes)
         })?;
         disk.sync_dir("base").map_err(|error| Error::io("base", "fsync", error))?;
-        let db = open_db(&*disk, base::FILE, options.base_cache_bytes)?;
+        let db = open_db(&*disk, base_rows::FILE, options.base_cache_bytes)?;
         self.base = Base::open(db, options.txid_prefix)?;
         self.reader = self.base.reader()?;
         self.state = end(&self.tip, &*disk, &self.state, &state)?;

@@ -15,6 +15,7 @@
 
 mod array;
 mod base;
+mod base_rows;
 mod bucket;
 mod build;
 mod bulk;

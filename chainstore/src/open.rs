@@ -9,6 +9,7 @@ use std::sync::Arc;
 use redb::{Builder, Database};
 
 use crate::base::{self, Base, BaseMark, Shapes};
+use crate::base_rows;
 use crate::bulk::{self, Bulk, BulkState};
 use crate::catch_up;
 use crate::disk::{Backend, Disk, NamedFile};
@@ -38,7 +39,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
     }
 
     let tip = TipFile::new(open_db(&*disk, tip::FILE, options.tip_cache_bytes)?);
-    let base = Base::open(open_db(&*disk, base::FILE, options.base_cache_bytes)?, options.txid_prefix)?;
+    let base = Base::open(open_db(&*disk, base_rows::FILE, options.base_cache_bytes)?, options.txid_prefix)?;
     let reader = base.reader()?;
     let (mut state, bulk_state) = recover(&*disk, &tip, reader.mark()?)?;
     bulk::remove_leftovers(&*disk, bulk_state.as_ref())?;
@@ -103,7 +104,7 @@ fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(),
         }
     }
     create_db_file(&**disk, tip::FILE, tip::create)?;
-    create_db_file(&**disk, base::FILE, |db| base::create(db, &Shapes::for_entries(0, 0, 0)))?;
+    create_db_file(&**disk, base_rows::FILE, |db| base::create(db, &Shapes::for_entries(0, 0, 0)))?;
     Files::create(&**disk)?;
     SegmentWriter::open(disk.clone(), magic, options.segment_bytes, State::empty().end)?.sync()?;
     for dir in ["base", ""] {
@@ -157,7 +158,7 @@ fn recover(disk: &dyn Disk, tip: &TipFile, mark: BaseMark) -> Result<(State, Opt
             "goes to block {} ({}), the state row names {}",
             mark.blocks, mark.hash, state.base.blocks
         );
-        Error::corrupt(base::FILE, what)
+        Error::corrupt(base_rows::FILE, what)
     };
     if let Some(next) = next {
         let happened = mark == next.base;

@@ -15,6 +15,7 @@ use super::rows::{CoinRow, HistoryRow, Row, TxRow, UnspentRow};
 use super::run::{Kind, Merge, RunInfo, write_sorted};
 use super::state::BulkState;
 use crate::base::{self, Shapes, Table};
+use crate::base_rows;
 use crate::bucket::{RowMaker, Rows};
 use crate::delta::CoinValue;
 use crate::disk::Disk;
@@ -96,9 +97,9 @@ impl Maker<'_> {
             group.sort_unstable_by_key(|row| (row.vout, row.number));
             for row in group.drain(..) {
                 let value = CoinValue { value: row.value(), class: row.class(), script_key: row.script_key };
-                let prefix = base::cut(row.key.prefix.to_be_bytes(), self.prefix_len);
-                let key = base::coin_key(prefix, row.vout, TxNum(row.number));
-                self.send(Table::Coins, maker.push(&key, &base::coin_row(&value)))?;
+                let prefix = base_rows::cut(row.key.prefix.to_be_bytes(), self.prefix_len);
+                let key = base_rows::coin_key(prefix, row.vout, TxNum(row.number));
+                self.send(Table::Coins, maker.push(&key, &base_rows::coin_row(&value)))?;
             }
             Ok(())
         };
@@ -110,7 +111,7 @@ impl Maker<'_> {
             if unspent.len() >= limit {
                 spill(&mut unspent)?;
             }
-            let prefix = |row: &CoinRow| base::cut(row.key.prefix.to_be_bytes(), self.prefix_len);
+            let prefix = |row: &CoinRow| base_rows::cut(row.key.prefix.to_be_bytes(), self.prefix_len);
             if group.last().is_some_and(|last| prefix(last) != prefix(&row)) {
                 take(&mut group)?;
             }
@@ -129,14 +130,14 @@ impl Maker<'_> {
         let mut merge: Merge<TxRow> = self.merge(Kind::Txs)?;
         let mut maker = RowMaker::new(self.shapes.txs);
         let mut group: Vec<TxRow> = Vec::new();
-        let cut = |row: &TxRow| base::cut(row.prefix(), self.prefix_len);
+        let cut = |row: &TxRow| base_rows::cut(row.prefix(), self.prefix_len);
         loop {
             let next = merge.next()?.map(|(row, _)| row);
             if group.last().is_some_and(|last| next.is_none_or(|next| cut(&next) != cut(last))) {
                 self.find_repeated(&group, &mut repeated)?;
                 group.sort_unstable_by_key(|row| row.number);
                 for row in group.drain(..) {
-                    self.send(Table::Txs, maker.push(&base::tx_key(cut(&row), row.number), &[]))?;
+                    self.send(Table::Txs, maker.push(&base_rows::tx_key(cut(&row), row.number), &[]))?;
                 }
             }
             let Some(next) = next else {
