@@ -511,16 +511,16 @@ impl Store {
         Ok(LoadedHeaders { chain, side, invalid: aside.invalid.into_iter().collect() })
     }
 
-    /// Forgets all that is staged: blocks, headers, marks.
+    /// Forgets all that is staged: blocks, headers, marks. In a bulk nothing is forgotten: the blocks that it took
+    /// are valid and cannot be given back, and so their headers must stay.
     pub fn rollback(&mut self) -> Result<(), Error> {
         self.alive()?;
+        if self.bulk.is_some() {
+            return Ok(());
+        }
         self.staged = Staged::nothing(&self.view, &self.state);
-        // What a bulk has taken stays; it would be undone block by block.
-        let rewound = if self.bulk.is_some() || self.segments.end() == self.state.end {
-            Ok(())
-        } else {
-            self.segments.rewind(self.state.end)
-        };
+        let rewound =
+            if self.segments.end() == self.state.end { Ok(()) } else { self.segments.rewind(self.state.end) };
         rewound.map_err(|error| self.kill(error))
     }
 

@@ -200,3 +200,29 @@ fn cut_off_at_any_sync_it_goes_on_from_where_it_was_durable() {
     }
     assert!(moments > 100, "only {moments} moments");
 }
+
+#[test]
+fn what_is_rolled_back_takes_no_header_of_a_block_that_a_bulk_took() {
+    let old = chain(11, 40);
+    let mut new = old[..20].to_vec();
+    let mut forge = Forge::new(12);
+    while new.len() < 24 {
+        let block = forge.block(&new);
+        new.push(block);
+    }
+    let disk = SimDisk::new();
+    let mut store = open(&disk, options(500));
+    begin(&mut store, &old);
+    go_on(&mut store, &old[..20]);
+    store.commit().unwrap();
+    // Blocks off the header chain, as a switch connects them, and then one that does not fit.
+    go_on(&mut store, &new);
+    store.rollback().unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let mut store = open(&disk, options(500));
+    assert_eq!(store.tip().unwrap().hash, new[23].block_hash());
+    store.set_headers_complete().unwrap();
+    store.commit().unwrap();
+    Answers::of(&new).check(&store.snapshot(), &new, "rolled back");
+}
