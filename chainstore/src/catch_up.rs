@@ -81,7 +81,8 @@ impl Store {
             self.flush()?;
         }
         // Looked at before anything is written.
-        if tx_offsets(new.block).1 as usize != new.raw.len() {
+        let (offsets, length) = tx_offsets(new.block);
+        if length as usize != new.raw.len() {
             return Err(Error::BadInput { hash: new.hash, what: "the raw bytes are not those of the block" });
         }
         let pos = match self.stored(&new.hash) {
@@ -97,7 +98,7 @@ impl Store {
         }
         let Some(bulk) = &mut self.bulk else { return Err(Error::NoTip) };
         // Half a block in the tables is none that could be taken back.
-        let connected = bulk.connect(new, pos);
+        let connected = bulk.connect(new, pos, &offsets);
         connected.map_err(|error| self.kill(error))
     }
 

@@ -51,7 +51,7 @@ pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
 pub use types::{
     Coin, Height, HistoryEntry, ScriptClass, ScriptHash, ScriptKey, Tip, TxNum, Unspent, has_history,
-    is_unspendable, network_name,
+    is_unspendable, network_name, script_keys,
 };
 
 #[cfg(test)]

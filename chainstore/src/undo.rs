@@ -42,8 +42,7 @@ pub(crate) fn rebuild(view: &View, base: &dyn BaseRead, height: Height) -> Resul
         _ => None,
     };
     let hash = block.block_hash();
-    let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
-    let script_keys: Vec<_> = outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
+    let script_keys = crate::types::script_keys(&block);
     let source = Source {
         height,
         hash,

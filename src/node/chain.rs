@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, OutPoint};
 use bytes::Bytes;
-use chainstore::{Coin, Commit, Height, NewBlock, ScriptHash, Snapshot, Store, Tip};
+use chainstore::{Coin, Commit, Height, NewBlock, Snapshot, Store, Tip};
 
 use crate::blocks::ChainEvent;
 use crate::validate::{
@@ -65,9 +65,7 @@ impl Chain {
             let raw = bitcoin::consensus::serialize(block);
             let txids: Vec<_> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
             let hash = block.block_hash();
-            let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
-            let script_keys: Vec<_> =
-                outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
+            let script_keys = chainstore::script_keys(block);
             let new =
                 NewBlock { raw: &raw, block, hash, txids: &txids, script_keys: &script_keys, spent: &[] };
             store.connect(&new)?;

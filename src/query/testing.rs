@@ -129,9 +129,7 @@ impl Chain {
         let coins: Vec<Coin> = coins.into_iter().map(|coin| coin.unwrap_or(unknown)).collect();
         let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
         let raw = serialize(block);
-        let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
-        let script_keys: Vec<_> =
-            outputs.map(|output| chainstore::ScriptHash::of(&output.script_pubkey).key()).collect();
+        let script_keys = chainstore::script_keys(block);
         let new = NewBlock {
             raw: &raw,
             block,

@@ -12,7 +12,7 @@ use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::script::Builder;
 use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 use bytes::Bytes;
-use chainstore::{Height, ScriptHash, ScriptKey};
+use chainstore::{Height, ScriptKey};
 
 use super::counts::check_counts;
 use super::error::BlockError;
@@ -130,8 +130,7 @@ pub fn check_block(raw: Bytes, context: &BlockContext, params: &Params) -> Resul
         return Err(BlockError::BadWeight { weight });
     }
     let hash = block.block_hash();
-    let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
-    let script_keys = outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
+    let script_keys = chainstore::script_keys(&block);
     let spends = Spends::of(&block, &txids, legacy_sigops);
     Ok(CheckedBlock { raw, block, hash, height: context.height, txids, script_keys, spends })
 }

@@ -22,7 +22,6 @@ use self::coins::Coins;
 use self::rows::{CoinRow, HistoryRow, TxRow};
 use self::run::{Kind, RunInfo, write_sorted};
 use crate::base::BaseMark;
-use crate::build::tx_offsets;
 use crate::delta::{Delta, tx_prefix};
 use crate::disk::Disk;
 use crate::error::Error;
@@ -146,8 +145,14 @@ impl Bulk {
         self.history.len() >= self.rows_limit || self.coins.is_full(MOST_COINS.min(self.rows_limit))
     }
 
-    /// Takes a block that lies at `pos` and follows the last; its coins were checked.
-    pub(crate) fn connect(&mut self, new: &NewBlock<'_>, pos: BlockPos) -> Result<(), Error> {
+    /// Takes a block that lies at `pos` and follows the last; its coins were checked. `offsets` are where its
+    /// transactions start.
+    pub(crate) fn connect(
+        &mut self,
+        new: &NewBlock<'_>,
+        pos: BlockPos,
+        offsets: &[u32],
+    ) -> Result<(), Error> {
         let height = Height(self.mark.blocks);
         let bad = |what| Error::BadInput { hash: new.hash, what };
         let count = u32::try_from(new.txids.len()).map_err(|_| Error::TxNumOverflow { height })?;
@@ -189,11 +194,7 @@ impl Bulk {
                 self.txs.push(TxRow::new(tx_prefix(txid), number));
             }
         }
-        let (offsets, length) = tx_offsets(new.block);
-        if length as usize != new.raw.len() {
-            return Err(bad("the raw bytes are not those of the block"));
-        }
-        self.append(new.txids.iter().map(|txid| txid.to_byte_array()), &offsets, pos, end)?;
+        self.append(new.txids.iter().map(|txid| txid.to_byte_array()), offsets, pos, end)?;
         self.advance(new.hash, new.block.header.time, end);
         Ok(())
     }

@@ -298,8 +298,7 @@ pub(crate) fn connect(store: &mut Store, block: &Block) -> Result<(), crate::Err
             if within { dummy_coin() } else { coin.unwrap_or_else(|| panic!("no coin at {outpoint}")) }
         })
         .collect();
-    let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
-    let script_keys: Vec<_> = outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect();
+    let script_keys = crate::script_keys(block);
     let hash = block.block_hash();
     store.connect(&NewBlock {
         raw: &raw,
