@@ -1,27 +1,21 @@
 //! When the store goes over to bulk indexing, and back.
 //!
-//! It begins where the header chain is far ahead of a chain that has no base yet, and ends so far below the best
-//! header that the newest blocks are deltas. What ends it early, a block to be undone below all of it, is answered
-//! from the base that it leaves behind.
+//! It begins where the header chain is far ahead of the chain, and ends so far below the best header that the newest
+//! blocks are deltas. What ends it early, a block to be undone below all of it, is answered from the base that it
+//! leaves behind.
 //!
-//! Order of the end: everything is flushed, the base is made under another name, renamed over the empty one, and
-//! then the state row says so. A crash after the renaming finds a base that goes as far as the bulk row, and
-//! completes it.
+//! Order of the end: everything is flushed, the parts of the base are written anew, each named by the bulk row as soon
+//! as it is whole, and then one commit makes them the base. Cut off, it is gone on with where it was.
 
 use std::sync::Arc;
 
-use redb::Database;
-
-use crate::base::{self, Base};
-use crate::base_rows;
+use crate::base::{Base, PartList, Undone, file_name};
 use crate::build::tx_offsets;
-use crate::bulk::{self, Bulk, BulkState, Secret};
+use crate::bulk::{self, Bulk, BulkState, Load, Secret};
 use crate::deltas::Deltas;
-use crate::disk::Disk;
 use crate::error::Error;
-use crate::open::{create_db_file, open_db};
 use crate::store::{NewBlock, Staged, Store};
-use crate::tip::{State, TipFile};
+use crate::tip::State;
 use crate::types::{Height, Tip};
 
 impl Store {
@@ -45,19 +39,27 @@ impl Store {
     /// Goes over to bulk indexing if that pays.
     pub(crate) fn begin_bulk_if_due(&mut self) -> Result<(), Error> {
         let view = &self.staged.view;
-        let far = view.blocks().saturating_add(self.keep_deltas() + self.options.bulk_blocks);
+        let batch = self.options.merge_batch as u32;
+        // The whole base is written anew for it: that must spare some merges.
+        let least = if view.base.blocks > 0 { batch.saturating_mul(2) } else { 0 };
+        let least = self.options.bulk_blocks.max(least);
+        let far = view.blocks().saturating_add(self.keep_deltas() + least);
+        let is_repeated =
+            || view.deltas.iter().any(|delta| delta.scripts().any(|rows| !rows.replaced.is_empty()));
         if self.bulk.is_some()
             || self.staged.headers.len() < far
-            || view.base.blocks > 0
-            || self.staged.change.is_some()
+            || !Arc::ptr_eq(&view.index, &self.view.index)
+            || !view.index.is_level(view.base.blocks)
+            || self.merging.is_some()
+            || is_repeated()
         {
             return Ok(());
         }
         self.commit()?;
         let secret = Secret([self.random(), self.random()]);
-        let state = BulkState { mark: base::BaseMark::empty(), secret, next_run: 0, runs: Vec::new() };
-        let mut bulk =
-            Bulk::open(self.disk.clone(), self.files.clone(), state, self.options.bulk_memory_bytes)?;
+        let state = BulkState::new(self.view.base, secret, self.next_file);
+        let memory_bytes = self.options.bulk_memory_bytes;
+        let mut bulk = Bulk::open(self.disk.clone(), self.view.clone(), state, memory_bytes)?;
         for delta in self.view.deltas.iter() {
             bulk.absorb(delta)?;
         }
@@ -105,7 +107,9 @@ impl Store {
     /// Ends the bulk if the newest blocks come next, or if the tip was reached.
     pub(crate) fn end_bulk_if_due(&mut self) -> Result<(), Error> {
         let near = self.blocks().saturating_add(self.keep_deltas()) >= self.staged.headers.len();
-        if self.bulk.is_some() && self.headers_complete && near { self.end_bulk() } else { Ok(()) }
+        let near = near && self.headers_complete;
+        let is_ending = self.bulk.as_ref().is_some_and(|bulk| bulk.state().is_ending());
+        if is_ending || (self.bulk.is_some() && near) { self.end_bulk() } else { Ok(()) }
     }
 
     /// Makes what a bulk has so far durable; does nothing where there is none.
@@ -152,24 +156,46 @@ impl Store {
     pub(crate) fn end_bulk(&mut self) -> Result<(), Error> {
         self.flush()?;
         let Some(bulk) = self.bulk.take() else { return Ok(()) };
-        let ended = self.replace_base(&bulk);
+        let ended = self.replace_base(*bulk);
         ended.map_err(|error| self.kill(error))
     }
 
-    fn replace_base(&mut self, bulk: &Bulk) -> Result<(), Error> {
-        let (disk, options) = (self.disk.clone(), &self.options);
-        let state = bulk.state().clone();
-        let tx_ends = bulk.tx_ends().to_vec();
-        create_db_file(&*disk, base_rows::FILE, |db: &Database| {
-            bulk::load(&disk, &self.files, &state, db, options.txid_prefix, options.bulk_memory_bytes)
+    fn replace_base(&mut self, bulk: Bulk) -> Result<(), Error> {
+        let (state, tx_ends) = bulk.end();
+        let load = Load {
+            disk: &self.disk,
+            files: &self.files,
+            old: &self.view.index,
+            part_bytes: self.options.part_bytes,
+            memory_bytes: self.options.bulk_memory_bytes,
+        };
+        let state = bulk::load(&load, state, |state| {
+            let change = self.tip.change()?;
+            change.set_bulk(Some(state))?;
+            change.commit()
         })?;
-        disk.sync_dir("base").map_err(|error| Error::io("base", "fsync", error))?;
-        let db = open_db(&*disk, base_rows::FILE, options.base_cache_bytes)?;
-        self.base = Base::open(db, options.txid_prefix)?;
-        self.reader = self.base.reader()?;
-        self.state = end(&self.tip, &*disk, &self.state, &state)?;
+        let mut parts = state.parts.clone();
+        parts.sort_unstable_by_key(|part| (part.table, part.range));
+        let list = PartList { next_file: state.next_file, parts };
+        let (cache_bytes, prefix_len) = (self.options.base_cache_bytes, self.options.txid_prefix);
+        let index = Base::open(&*self.disk, &list, Undone::default(), cache_bytes, prefix_len)?;
+        let mark = state.mark;
+        self.state = State { blocks: mark.blocks, tip: mark.hash, base: mark, ..self.state };
+        let change = self.tip.change()?;
+        change.remove_all_deltas()?;
+        change.set_parts(&list)?;
+        change.set_state(&self.state)?;
+        change.set_bulk(None)?;
+        change.commit()?;
+        bulk::remove_leftovers(&*self.disk, None)?;
+        for placed in self.view.index.parts() {
+            let name = file_name(placed.info.file);
+            self.disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))?;
+        }
+        self.next_file = list.next_file;
         self.bulk_ended = true;
-        self.view.base = state.mark;
+        self.view.base = mark;
+        self.view.index = Arc::new(index);
         self.view.tx_ends = Arc::new(tx_ends);
         self.view.deltas = Deltas::default();
         self.staged = Staged::nothing(&self.view, &self.state);
@@ -181,17 +207,4 @@ impl Store {
     pub(crate) fn bulk_tip(&self) -> Option<Tip> {
         self.bulk.as_ref().and_then(|bulk| bulk.tip())
     }
-}
-
-/// The base goes as far as the bulk did: that is the chain now.
-pub(crate) fn end(tip: &TipFile, disk: &dyn Disk, state: &State, bulk: &BulkState) -> Result<State, Error> {
-    let mark = bulk.mark;
-    let state = State { blocks: mark.blocks, tip: mark.hash, base: mark, ..*state };
-    let change = tip.change()?;
-    change.remove_all_deltas()?;
-    change.set_state(&state)?;
-    change.set_bulk(None)?;
-    change.commit()?;
-    bulk::remove_leftovers(disk, None)?;
-    Ok(state)
 }

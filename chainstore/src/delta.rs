@@ -10,19 +10,38 @@
 use bitcoin::block::Header;
 use bitcoin::{Amount, BlockHash, OutPoint, Txid};
 
+use crate::base::Table;
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::segments::BlockPos;
 use crate::types::{Height, ScriptClass, ScriptKey, TxNum};
 
+/// Bytes of a txid in the keys of the index. Whatever is found under them is checked against the whole txid.
+pub(crate) const PREFIX_LEN: usize = 6;
+
 /// First bytes of a txid, as index keys have them.
-pub(crate) type TxPrefix = [u8; 8];
+pub(crate) type TxPrefix = [u8; PREFIX_LEN];
 
 pub(crate) fn tx_prefix(txid: &Txid) -> TxPrefix {
     let bytes: &[u8; 32] = txid.as_ref();
-    let mut prefix = [0; 8];
-    prefix.copy_from_slice(&bytes[..8]);
+    let mut prefix = [0; PREFIX_LEN];
+    prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
     prefix
+}
+
+/// The first bytes of a hash as a number, in whose low bits there is something to tell hashes apart by.
+fn word(start: &[u8]) -> u64 {
+    start.iter().take(PREFIX_LEN).rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+/// What filters know a transaction by.
+pub(crate) fn tx_word(txid: &Txid) -> u64 {
+    word(txid.as_ref())
+}
+
+/// What filters know a script by.
+pub(crate) fn script_word(key: &ScriptKey) -> u64 {
+    word(&key.0)
 }
 
 /// A coin without its place: what the value of a row holds.
@@ -174,8 +193,7 @@ impl Delta {
 
     /// Makes the orders that are not kept on disk.
     fn index(&mut self) {
-        let start = |prefix: TxPrefix| u64::from_be_bytes(prefix);
-        let txids = self.head.txids.iter().map(|txid| start(tx_prefix(txid))).zip(0..);
+        let txids = self.head.txids.iter().map(tx_word).zip(0..);
         // The genesis coinbase is not found by its id.
         self.by_txid = txids.skip(usize::from(self.head.height == Height::GENESIS)).collect();
         self.by_txid.sort_unstable();
@@ -188,13 +206,22 @@ impl Delta {
         });
         self.by_made = made.collect();
         self.by_made.sort_unstable();
-        let spent = self.spent.iter().map(|spent| (start(spent.prefix), spent.vout, spent.tx_num.0));
+        let spent = self.spent.iter().map(|spent| (word(&spent.prefix), spent.vout, spent.tx_num.0));
         self.by_spent = spent.collect();
         self.by_spent.sort_unstable();
         self.filter = Filter::with_capacity(self.keys.len() + self.spent.len() + self.head.txids.len());
         self.keys.iter().for_each(|key| self.filter.add(script_word(key)));
-        self.spent.iter().for_each(|spent| self.filter.add(spent.prefix));
-        self.head.txids.iter().for_each(|txid| self.filter.add(tx_prefix(txid)));
+        self.spent.iter().for_each(|spent| self.filter.add(word(&spent.prefix)));
+        self.head.txids.iter().for_each(|txid| self.filter.add(tx_word(txid)));
+    }
+
+    /// About how many entries of a table it makes.
+    pub(crate) fn entries(&self, table: Table) -> usize {
+        match table {
+            Table::Scripts => self.keys.len() / 2,
+            Table::Coins => self.made.len().saturating_sub(self.spent.len()),
+            Table::Txs => self.head.txids.len(),
+        }
     }
 
     pub(crate) fn tx_count(&self) -> u32 {
@@ -223,7 +250,8 @@ impl Delta {
         self.keys.binary_search(key).ok().map(|at| self.script_at(at))
     }
 
-    fn script_at(&self, at: usize) -> ScriptRows<'_> {
+    /// What the block does to the script at a place of [`Delta::keys`].
+    pub(crate) fn script_at(&self, at: usize) -> ScriptRows<'_> {
         let start = if at == 0 { Ends::default() } else { self.ends[at - 1] };
         let end = self.ends[at];
         ScriptRows {
@@ -237,10 +265,10 @@ impl Delta {
 
     /// Position in the block of the transaction with that id.
     pub(crate) fn position_of(&self, txid: &Txid) -> Option<u32> {
-        if !self.filter.may_have(tx_prefix(txid)) {
+        let wanted = tx_word(txid);
+        if !self.filter.may_have(wanted) {
             return None;
         }
-        let wanted = u64::from_be_bytes(tx_prefix(txid));
         let from = self.by_txid.partition_point(|(start, _)| *start < wanted);
         let alike = self.by_txid[from..].iter().take_while(|(start, _)| *start == wanted);
         alike.map(|(_, at)| *at).find(|at| self.head.txids[*at as usize] == *txid)
@@ -257,18 +285,17 @@ impl Delta {
     /// Numbers of transactions of which this block spends output `outpoint.vout` and which, by their first bytes,
     /// may be `outpoint.txid`.
     pub(crate) fn maybe_spent(&self, outpoint: &OutPoint) -> impl Iterator<Item = TxNum> {
-        let prefix = tx_prefix(&outpoint.txid);
-        let wanted = (u64::from_be_bytes(prefix), outpoint.vout);
-        let rows: &[_] = if self.filter.may_have(prefix) { &self.by_spent } else { &[] };
+        let wanted = (tx_word(&outpoint.txid), outpoint.vout);
+        let rows: &[_] = if self.filter.may_have(wanted.0) { &self.by_spent } else { &[] };
         let from = rows.partition_point(|(start, vout, _)| (*start, *vout) < wanted);
         let alike = rows[from..].iter().take_while(move |(start, vout, _)| (*start, *vout) == wanted);
         alike.map(|(_, _, number)| TxNum(*number))
     }
 
     /// What it may be asked for, by first bytes: its scripts, its transactions, and those of which it spends outputs.
-    pub(crate) fn hashes(&self) -> impl Iterator<Item = TxPrefix> {
-        let spent = self.spent.iter().map(|spent| spent.prefix);
-        self.keys.iter().map(script_word).chain(self.head.txids.iter().map(tx_prefix)).chain(spent)
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> {
+        let spent = self.spent.iter().map(|spent| word(&spent.prefix));
+        self.keys.iter().map(script_word).chain(self.head.txids.iter().map(tx_word)).chain(spent)
     }
 
     /// Whether two rows spend one coin.
@@ -304,11 +331,4 @@ impl Delta {
 
 fn advance<T>(rows: &[(ScriptKey, T)], from: u32, key: &ScriptKey) -> u32 {
     from + rows[from as usize..].iter().take_while(|row| row.0 == *key).count() as u32
-}
-
-/// First bytes of a script key.
-pub(crate) fn script_word(key: &ScriptKey) -> TxPrefix {
-    let mut word = [0; 8];
-    word.copy_from_slice(&key.0[..8]);
-    word
 }

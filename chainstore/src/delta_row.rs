@@ -4,11 +4,11 @@
 //! row    | header 80 | segment 4 LE | offset 4 LE | length 4 LE | first tx number 4 LE
 //!        | transactions varint | for each: txid 32 | for each: offset in the block, minus the one before, varint
 //!        | scripts varint | script, for each, by key | crc32c of all before 4 LE |
-//! script | key 16
+//! script | key 12
 //!        | count varint | for each: transaction's position in the block, minus the one before, varint
 //!        | count varint | for each: replaced transaction number, minus the one before, varint
 //!        | count varint | for each coin made: position minus the one before, vout, value, class, varints
-//!        | count varint | for each coin spent: number minus the one before, vout, value, class, varints, txid's first 8 |
+//!        | count varint | for each coin spent: number minus the one before, vout, value, class, varints, txid's first 6 |
 //! ```
 //! The height is the row's key.
 
@@ -17,12 +17,12 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Txid};
 
 use crate::codec::{DecodeError, Reader, put_u32, put_varint};
-use crate::delta::{Delta, DeltaHead, Made, OwnedRows, Spent};
+use crate::delta::{Delta, DeltaHead, Made, OwnedRows, PREFIX_LEN, Spent};
 use crate::segments::BlockPos;
 use crate::types::{Height, ScriptClass, ScriptKey, TxNum};
 
 /// Fewest bytes of a script in a row: its key and four counts.
-const MIN_SCRIPT: usize = 20;
+const MIN_SCRIPT: usize = ScriptKey::LEN + 4;
 
 /// How a class is written.
 pub(crate) fn class_code(class: ScriptClass) -> u8 {
@@ -158,7 +158,7 @@ fn decode_script(reader: &mut Reader<'_>, txs: u32, first_tx: u32) -> Result<Own
     }
     let mut spent = Vec::new();
     let mut number = 0;
-    for _ in 0..reader.count(12)? {
+    for _ in 0..reader.count(4 + PREFIX_LEN)? {
         number = reader.add(number)?;
         let (vout, value, class) = decode_coin(reader)?;
         spent.push(Spent { tx_num: TxNum(number), vout, value, class, prefix: reader.array()? });

@@ -7,11 +7,11 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::delta::{Delta, TxPrefix};
+use crate::delta::Delta;
 
-const SLOT_BITS: u32 = 17;
+const SLOT_BITS: u32 = 18;
 /// Deltas that have a bit of their own; more share them.
-const BITS: usize = 256;
+const BITS: usize = 512;
 
 type Slot = [u64; BITS / 64];
 
@@ -45,13 +45,17 @@ impl FromIterator<Arc<Delta>> for Deltas {
     }
 }
 
-fn slots_of(hash: TxPrefix) -> [usize; 2] {
-    let word = u64::from_le_bytes(hash);
-    [word, word >> SLOT_BITS].map(|word| (word & ((1 << SLOT_BITS) - 1)) as usize)
+fn slots_of(hash: u64) -> [usize; 2] {
+    [hash, hash >> SLOT_BITS].map(|word| (word & ((1 << SLOT_BITS) - 1)) as usize)
 }
 
-fn has(slot: &Slot, bit: usize) -> bool {
-    slot[bit / 64] >> (bit % 64) & 1 == 1
+fn set(slot: &mut Slot, bit: usize) {
+    slot[bit / 64] |= 1 << (bit % 64);
+}
+
+/// Heights follow each other, so as many deltas as there are bits share none.
+fn bit_of(delta: &Delta) -> usize {
+    delta.head.height.0 as usize % BITS
 }
 
 impl Deltas {
@@ -61,9 +65,9 @@ impl Deltas {
         if slots.is_empty() {
             slots.resize(1 << SLOT_BITS, Slot::default());
         }
-        let bit = self.list.len() % BITS;
+        let bit = bit_of(&delta);
         for slot in delta.hashes().flat_map(slots_of) {
-            slots[slot][bit / 64] |= 1 << (bit % 64);
+            set(&mut slots[slot], bit);
         }
         self.list.push(delta);
     }
@@ -71,45 +75,50 @@ impl Deltas {
     /// Takes the highest.
     pub(crate) fn pop(&mut self) -> Option<Arc<Delta>> {
         let delta = self.list.pop()?;
-        let bit = self.list.len();
-        // One that others share must stay: it names too many then, never too few.
-        if bit < BITS {
-            for slot in Arc::make_mut(&mut self.slots) {
-                slot[bit / 64] &= !(1 << (bit % 64));
-            }
-        }
+        self.forget(std::slice::from_ref(&delta));
         Some(delta)
     }
 
     /// Takes the lowest.
     pub(crate) fn take_lowest(&mut self, count: usize) -> Vec<Arc<Delta>> {
         let above = self.list.split_off(count);
-        let taken = std::mem::take(&mut self.list);
-        *self = above.into_iter().collect();
+        let taken = std::mem::replace(&mut self.list, above);
+        self.forget(&taken);
         taken
+    }
+
+    /// Clears the bits of what was taken, but for those that others share: such a bit names too many, never too few.
+    fn forget(&mut self, taken: &[Arc<Delta>]) {
+        let mut kept = Slot::default();
+        let mut gone = Slot::default();
+        self.list.iter().for_each(|delta| set(&mut kept, bit_of(delta)));
+        taken.iter().for_each(|delta| set(&mut gone, bit_of(delta)));
+        gone.iter_mut().zip(kept).for_each(|(gone, kept)| *gone &= !kept);
+        for slot in Arc::make_mut(&mut self.slots) {
+            slot.iter_mut().zip(gone).for_each(|(bits, gone)| *bits &= !gone);
+        }
     }
 
     /// Those that may know a hash: a txid by its first bytes, of a transaction that the block has or of which it
     /// spends an output, or a script key by its first bytes. Highest first.
-    pub(crate) fn maybe(&self, hash: TxPrefix) -> impl Iterator<Item = &Arc<Delta>> {
+    pub(crate) fn maybe(&self, hash: u64) -> impl Iterator<Item = &Arc<Delta>> {
         let [one, other] = slots_of(hash);
         let none = Slot::default();
         let mut both = *self.slots.get(one).unwrap_or(&none);
         let other = self.slots.get(other).unwrap_or(&none);
         both.iter_mut().zip(other).for_each(|(bits, other)| *bits &= other);
-        let mut bits = both;
-        let next = move || {
-            let word = bits.iter().rposition(|word| *word != 0)?;
-            let bit = bits[word].ilog2() as usize;
-            bits[word] ^= 1 << bit;
-            Some(word * 64 + bit)
-        };
-        let count = self.list.len();
-        let one_each = count <= BITS;
-        let set = std::iter::from_fn(next).filter(move |_| one_each);
-        // Which of those that share a bit is meant is not known: all are asked.
-        let all = (0..if one_each { 0 } else { count }).rev().filter(move |at| has(&both, at % BITS));
-        set.chain(all).filter_map(|at| self.list.get(at))
+        let lowest = self.list.first().map_or(0, |delta| bit_of(delta));
+        let mut places: Vec<usize> = Vec::new();
+        for (word, at) in both.iter_mut().zip((0..).step_by(64)) {
+            while *word != 0 {
+                let bit = at + word.trailing_zeros() as usize;
+                *word &= *word - 1;
+                // Which of those that share a bit is meant is not known: all are asked.
+                places.extend(((bit + BITS - lowest) % BITS..self.list.len()).step_by(BITS));
+            }
+        }
+        places.sort_unstable();
+        places.into_iter().rev().filter_map(|at| self.list.get(at))
     }
 }
 
@@ -127,7 +136,7 @@ mod tests {
         let options = crate::Options { keep_deltas: 600, ..small_options() };
         let mut store = Store::open_on(Arc::new(SimDisk::new()), options).unwrap();
         let (mut forge, mut chain) = (Forge::new(3), Vec::<Block>::new());
-        for count in [40, 300] {
+        for count in [40, 560] {
             while chain.len() < count {
                 // The last blocks are enough to build on, and to be quick.
                 let block = forge.block(&chain[..chain.len().min(30)]);

@@ -13,19 +13,18 @@ impl Filter {
         Self { words: vec![0; hashes.div_ceil(4).max(1)] }
     }
 
-    fn place(&self, hash: [u8; 8]) -> (usize, u64) {
-        let hash = u64::from_le_bytes(hash);
+    fn place(&self, hash: u64) -> (usize, u64) {
         let bits = (1 << (hash & 63)) | (1 << (hash >> 6 & 63)) | (1 << (hash >> 12 & 63));
         // The upper bits choose the word, the lower ones the bits in it.
         (((hash >> 18) % self.words.len() as u64) as usize, bits)
     }
 
-    pub(crate) fn add(&mut self, hash: [u8; 8]) {
+    pub(crate) fn add(&mut self, hash: u64) {
         let (word, bits) = self.place(hash);
         self.words[word] |= bits;
     }
 
-    pub(crate) fn may_have(&self, hash: [u8; 8]) -> bool {
+    pub(crate) fn may_have(&self, hash: u64) -> bool {
         if self.words.is_empty() {
             return false;
         }

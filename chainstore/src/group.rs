@@ -28,6 +28,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    #[cfg(test)]
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.history.len() * 3 + self.unspent.len() * 8 + 2);
         self.encode_to(&mut out);
@@ -104,33 +105,8 @@ impl Group {
         Ok(())
     }
 
-    /// Undoes [`Group::apply`] of the newest block.
-    pub(crate) fn unapply(&mut self, rows: &ScriptRows<'_>, first_tx: u32) -> Result<(), &'static str> {
-        for made in rows.made {
-            self.remove(TxNum(first_tx + made.tx), made.vout)?;
-        }
-        for spent in rows.spent {
-            let coin = GroupCoin { tx_num: spent.tx_num, vout: spent.vout, value: spent.value };
-            match self.unspent.binary_search_by_key(&place(&coin), place) {
-                Ok(_) => return Err("a coin to give back is there already"),
-                Err(at) => self.unspent.insert(at, coin),
-            }
-        }
-        for at in rows.history.iter().rev() {
-            if self.history.pop() != Some(TxNum(first_tx + at)) {
-                return Err("the history does not end with the block");
-            }
-        }
-        for replaced in rows.replaced {
-            match self.history.binary_search(replaced) {
-                Ok(_) => return Err("a replaced transaction is there already"),
-                Err(at) => self.history.insert(at, *replaced),
-            }
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, tx_num: TxNum, vout: u32) -> Result<(), &'static str> {
+    /// Takes a coin.
+    pub(crate) fn remove(&mut self, tx_num: TxNum, vout: u32) -> Result<(), &'static str> {
         let at = self.unspent.binary_search_by_key(&(tx_num, vout), place);
         self.unspent.remove(at.map_err(|_| "a coin to remove is not there")?);
         Ok(())

@@ -15,8 +15,6 @@
 
 mod array;
 mod base;
-mod base_rows;
-mod bucket;
 mod build;
 mod bulk;
 mod catch_up;
@@ -32,6 +30,7 @@ mod filter;
 mod group;
 mod headers;
 mod manifest;
+mod merge;
 mod merkle;
 mod mmr;
 mod open;
@@ -47,6 +46,7 @@ mod view;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
+pub use merge::{MergeJob, MergeResult};
 pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
 pub use types::{

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! peerdex chainstore
-//! format 2
+//! format 3
 //! network mainnet
-//! txid-prefix 8
-//! crc32c e6d548dd
+//! txid-prefix 6
+//! crc32c 2fa80a9c
 //! ```
 //! The last line is the checksum of the lines above. Replaced by write, fsync, rename, fsync of the folder.
 
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::types::network_name;
 
 /// The format that this version reads and writes.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 const NAME: &str = "MANIFEST";
 const TITLE: &str = "peerdex chainstore";
 /// Longer is not ours.
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    const MANIFEST: Manifest = Manifest { network: Network::Bitcoin, txid_prefix: 8 };
+    const MANIFEST: Manifest = Manifest { network: Network::Bitcoin, txid_prefix: 6 };
 
     #[test]
     fn another_network_format_or_option_is_refused_in_words() {
@@ -109,9 +109,9 @@ mod tests {
             "data folder holds mainnet, not signet: give another with --data-dir"
         );
 
-        let newer = text.replace("format 2", "format 3");
+        let newer = text.replace("format 3", "format 4");
         let refused = MANIFEST.check(newer.as_bytes()).unwrap_err().to_string();
-        assert_eq!(refused, "data folder has format 3; this version reads format 2");
+        assert_eq!(refused, "data folder has format 4; this version reads format 3");
 
         let short = Manifest { txid_prefix: 1, ..MANIFEST };
         assert!(short.check(text.as_bytes()).unwrap_err().to_string().contains("other options"));

@@ -1,21 +1,19 @@
 //! Opening a data folder: lock, manifest, and whatever a crash left half done.
 //!
-//! The state row is the truth: flat files are cut to it, and one that is shorter was damaged from outside. The base
-//! may be ahead of it (a merge was interrupted: its deltas go) or at what `next` announced (a deep undo was
-//! interrupted: it is completed).
+//! The rows of `tip.redb` are the truth: flat files are cut to the state row, and one that is shorter was damaged from
+//! outside; files of the base and runs that no row names are leftovers, and go.
 
 use std::sync::Arc;
 
 use redb::{Builder, Database};
 
-use crate::base::{self, Base, BaseMark, Shapes};
-use crate::base_rows;
+use crate::base::{self, Base, PartInfo};
 use crate::bulk::{self, Bulk, BulkState};
-use crate::catch_up;
 use crate::disk::{Backend, Disk, NamedFile};
 use crate::error::Error;
 use crate::files::Files;
 use crate::manifest::Manifest;
+use crate::merge;
 use crate::segments::SegmentWriter;
 use crate::store::{Options, Parts};
 use crate::tip::{self, State, TipFile};
@@ -39,23 +37,29 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
     }
 
     let tip = TipFile::new(open_db(&*disk, tip::FILE, options.tip_cache_bytes)?);
-    let base = Base::open(open_db(&*disk, base_rows::FILE, options.base_cache_bytes)?, options.txid_prefix)?;
-    let reader = base.reader()?;
-    let (mut state, bulk_state) = recover(&*disk, &tip, reader.mark()?)?;
+    let (mut state, bulk_state) = (tip.state()?, tip.bulk()?);
     bulk::remove_leftovers(&*disk, bulk_state.as_ref())?;
+    let parts = tip.parts()?;
+    let named = |parts: &[PartInfo], name: &str| parts.iter().any(|part| part.name() == name);
+    merge::remove_leftovers(&*disk, |name| {
+        let bulk_has = bulk_state.as_ref().is_some_and(|bulk| named(&bulk.parts, name));
+        bulk_has || named(&parts.parts, name)
+    })?;
+    let (cache_bytes, prefix_len) = (options.base_cache_bytes, options.txid_prefix);
+    let index = Arc::new(Base::open(&*disk, &parts, tip.undone()?, cache_bytes, prefix_len)?);
     let arrays = bulk_state.as_ref().map_or(state.base, |bulk| bulk.mark);
     let files = Arc::new(Files::open(&disk, magic, state.headers, &arrays)?);
     let segments = SegmentWriter::open(disk.clone(), magic, options.segment_bytes, state.end)?;
 
     let tx_ends = Arc::new(files.tx_ends(state.base.blocks)?);
     let deltas = tip.deltas()?.into_iter().map(Arc::new).collect();
-    let view = View { files: files.clone(), base: state.base, tx_ends, deltas };
+    let view = View { files, base: state.base, index, tx_ends, deltas };
     check(&view, &state)?;
     if state.headers < state.blocks {
         // A reorg was interrupted between its two commits: the headers that it cut are those of its deltas.
         let missing = view.deltas.iter().filter(|delta| delta.head.height.0 >= state.headers);
         let missing: Vec<_> = missing.map(|delta| delta.head.header).collect();
-        files.append_headers(state.headers, &missing)?;
+        view.files.append_headers(state.headers, &missing)?;
         state.headers = state.blocks;
         let change = tip.change()?;
         change.set_state(&state)?;
@@ -69,34 +73,35 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
             format!("height {top} is not the base's block {}", state.base.hash),
         ));
     }
-    let bulk = bulk_state.map(|bulk| open_bulk(disk, &files, bulk, options)).transpose()?;
+    let bulk = bulk_state.map(|bulk| open_bulk(disk, &view, bulk, options)).transpose()?;
     let aside = tip.aside()?;
-    Ok(Parts { lock, files, tip, base, reader, segments, state, aside, view, bulk })
+    let (files, next_file) = (view.files.clone(), parts.next_file);
+    Ok(Parts { lock, files, tip, next_file, segments, state, aside, view, bulk })
 }
 
 /// The bulk sync that goes on, if its blocks are those of the header chain.
 fn open_bulk(
     disk: Arc<dyn Disk>,
-    files: &Arc<Files>,
+    view: &View,
     state: BulkState,
     options: &Options,
 ) -> Result<Box<Bulk>, Error> {
-    let top = files.headers.read(state.mark.blocks.saturating_sub(1))?;
+    let top = view.files.headers.read(state.mark.blocks.saturating_sub(1))?;
     if crate::view::decode_header(&top)?.block_hash() != state.mark.hash {
         return Err(Error::corrupt("headers", format!("no header of the bulk's block {}", state.mark.hash)));
     }
-    Bulk::open(disk, files.clone(), state, options.bulk_memory_bytes).map(Box::new)
+    Bulk::open(disk, view.clone(), state, options.bulk_memory_bytes).map(Box::new)
 }
 
 /// Makes an empty folder. A folder without manifest but with data is not touched.
 fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(), Error> {
-    for dir in ["blocks", "base", bulk::DIR] {
+    for dir in ["blocks", base::DIR, bulk::DIR] {
         disk.create_dir(dir).map_err(|error| Error::io(dir, "create", error))?;
     }
     let there = disk.open(tip::FILE, false).map_err(|error| Error::io(tip::FILE, "open", error))?;
     if there.is_some() {
         let tip = TipFile::new(open_db(&**disk, tip::FILE, options.tip_cache_bytes)?);
-        if tip.state()? != (State::empty(), None) {
+        if tip.state()? != State::empty() {
             return Err(Error::corrupt(
                 "MANIFEST",
                 "the file is missing beside data that it should describe",
@@ -104,13 +109,9 @@ fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(),
         }
     }
     create_db_file(&**disk, tip::FILE, tip::create)?;
-    create_db_file(&**disk, base_rows::FILE, |db| base::create(db, &Shapes::for_entries(0, 0, 0)))?;
     Files::create(&**disk)?;
     SegmentWriter::open(disk.clone(), magic, options.segment_bytes, State::empty().end)?.sync()?;
-    for dir in ["base", ""] {
-        disk.sync_dir(dir).map_err(|error| Error::io(dir, "fsync", error))?;
-    }
-    Ok(())
+    disk.sync_dir("").map_err(|error| Error::io("data folder", "fsync", error))
 }
 
 /// Makes a redb file under another name first, so that under its own it is always whole.
@@ -127,8 +128,13 @@ pub(crate) fn create_db_file(
     // What is written in order is not read again.
     let db = Builder::new().set_cache_size(CREATE_CACHE_BYTES).create_with_backend(Backend(file));
     let db = db.map_err(|error| Error::index(name, error))?;
-    fill(&db)?;
+    let filled = fill(&db);
     drop(db);
+    if let Err(error) = filled {
+        // On a full disk what is of no use must not stay.
+        disk.remove(&new).map_err(io("remove"))?;
+        return Err(error);
+    }
     disk.rename(&new, name).map_err(io("rename"))
 }
 
@@ -140,53 +146,6 @@ pub(crate) fn open_db(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result
     let file = file.ok_or_else(|| Error::corrupt(name, "the file is missing"))?;
     let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(Backend(file));
     db.map_err(|error| Error::index(name, error))
-}
-
-/// Brings state row and base together.
-fn recover(disk: &dyn Disk, tip: &TipFile, mark: BaseMark) -> Result<(State, Option<BulkState>), Error> {
-    let (mut state, next) = tip.state()?;
-    if let Some(bulk) = tip.bulk()? {
-        if mark == bulk.mark {
-            return Ok((catch_up::end(tip, disk, &state, &bulk)?, None));
-        }
-        if mark == state.base {
-            return Ok((state, Some(bulk)));
-        }
-    }
-    let apart = |state: &State| {
-        let what = format!(
-            "goes to block {} ({}), the state row names {}",
-            mark.blocks, mark.hash, state.base.blocks
-        );
-        Error::corrupt(base_rows::FILE, what)
-    };
-    if let Some(next) = next {
-        let happened = mark == next.base;
-        if !happened && mark != state.base {
-            return Err(apart(&state));
-        }
-        let change = tip.change()?;
-        change.end_next(happened)?;
-        if happened {
-            state = next;
-        }
-        change.set_state(&state)?;
-        change.commit()?;
-    } else if mark.blocks > state.base.blocks {
-        let deltas = tip.deltas()?;
-        let last = deltas.iter().find(|delta| delta.head.height.0 + 1 == mark.blocks);
-        if last.is_none_or(|delta| delta.hash != mark.hash || delta.end_tx() != mark.txs) {
-            return Err(apart(&state));
-        }
-        let change = tip.change()?;
-        change.remove_deltas(state.base.blocks..mark.blocks)?;
-        state.base = mark;
-        change.set_state(&state)?;
-        change.commit()?;
-    } else if mark != state.base {
-        return Err(apart(&state));
-    }
-    Ok((state, None))
 }
 
 /// Whether the deltas lead from the base to the tip.

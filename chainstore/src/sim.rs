@@ -45,8 +45,9 @@ struct Recorder {
 
 #[derive(Clone, Debug, Default)]
 struct FileState {
-    now: Vec<u8>,
-    durable: Vec<u8>,
+    // Copies of a disk share what does not change.
+    now: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     pending: Vec<Change>,
 }
 
@@ -143,8 +144,8 @@ impl SimDisk {
         let mut world = self.world();
         let id = world.names.get(name).copied();
         if let Some(file) = id.and_then(|id| world.files.get_mut(&id)) {
-            change(&mut file.now);
-            file.durable.clone_from(&file.now);
+            change(Arc::make_mut(&mut file.now));
+            file.durable = file.now.clone();
             file.pending.clear();
         }
     }
@@ -153,7 +154,12 @@ impl SimDisk {
 impl World {
     fn crash(&mut self, dice: &mut Dice) {
         for file in self.files.values_mut() {
+            if file.pending.is_empty() {
+                file.now = file.durable.clone();
+                continue;
+            }
             let mut bytes = std::mem::take(&mut file.durable);
+            let bytes_now = Arc::make_mut(&mut bytes);
             // Mostly some of the changes; sometimes all or none.
             let mood = dice.roll(4);
             for change in file.pending.drain(..) {
@@ -165,13 +171,13 @@ impl World {
                 match change {
                     Change::Write { offset, mut data } if keep && dice.roll(4) == 0 => {
                         data.truncate(dice.roll(data.len() as u64 + 1) as usize);
-                        Change::Write { offset, data }.apply(&mut bytes);
+                        Change::Write { offset, data }.apply(bytes_now);
                     }
-                    change if keep => change.apply(&mut bytes),
+                    change if keep => change.apply(bytes_now),
                     _ => {}
                 }
             }
-            file.now.clone_from(&bytes);
+            file.now = bytes.clone();
             file.durable = bytes;
         }
         let mut names = self.durable_names.clone();
@@ -187,6 +193,8 @@ impl World {
                 names.remove(name);
             }
         }
+        let named: Vec<u64> = names.values().copied().collect();
+        self.files.retain(|id, _| named.contains(id));
         self.names = names.clone();
         self.durable_names = names;
         self.locked = false;
@@ -227,7 +235,7 @@ impl World {
         if let Some(room) = &mut self.room {
             *room = room.checked_sub(grows).ok_or(io::ErrorKind::StorageFull)?;
         }
-        change.apply(&mut file.now);
+        change.apply(Arc::make_mut(&mut file.now));
         file.pending.push(change);
         Ok(())
     }
@@ -354,9 +362,9 @@ impl DiskFile for SimFile {
         self.with(|world, id| {
             world.sync()?;
             if let Some(file) = world.files.get_mut(&id) {
-                for change in std::mem::take(&mut file.pending) {
-                    change.apply(&mut file.durable);
-                }
+                // All of them together are what there is now.
+                file.pending.clear();
+                file.durable = file.now.clone();
             }
             Ok(())
         })

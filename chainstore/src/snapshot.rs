@@ -1,17 +1,14 @@
 //! What readers see: the chain at one tip.
 //!
-//! A snapshot holds the deltas of its tip, a read transaction of the base, and the flat files. Deltas and
-//! transaction do not change; of the files only an undo below the deltas touches what a snapshot reads, and then
+//! A snapshot holds the deltas of its tip, the parts of the base, and the flat files. Deltas and parts do not change; of the files only an undo below the deltas touches what a snapshot reads, and then
 //! it answers [`Error::SnapshotGone`].
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bitcoin::block::Header;
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{Amount, OutPoint, Txid};
 
-use crate::base::BaseReader;
 use crate::error::Error;
 use crate::group::GroupCoin;
 use crate::mmr;
@@ -22,7 +19,6 @@ use crate::view::{View, decode_header};
 #[derive(Debug)]
 pub struct Snapshot {
     view: View,
-    base: Arc<BaseReader>,
     /// Headers in the array when this was taken.
     headers: u32,
     header_cuts: u64,
@@ -53,11 +49,11 @@ pub struct HeaderProof {
 }
 
 impl Snapshot {
-    pub(crate) fn new(view: View, base: Arc<BaseReader>, headers: u32) -> Self {
+    pub(crate) fn new(view: View, headers: u32) -> Self {
         view.files.note_base(view.base.blocks);
         let header_cuts = view.files.header_cuts.load(Ordering::SeqCst);
         let base_cuts = view.files.base_cuts.load(Ordering::SeqCst);
-        Self { view, base, headers, header_cuts, base_cuts }
+        Self { view, headers, header_cuts, base_cuts }
     }
 
     /// Whether the header array is as it was.
@@ -153,7 +149,7 @@ impl Snapshot {
 
     /// Confirmed transactions that pay to or spend from a script, in chain order.
     pub fn history(&self, script: &ScriptHash) -> Result<Vec<HistoryEntry>, Error> {
-        let numbers = self.stands(self.view.history(&*self.base, &script.key()))?;
+        let numbers = self.stands(self.view.history(&script.key()))?;
         let places = self.stands(self.view.places(&numbers))?;
         let entries = numbers.into_iter().zip(places);
         Ok(entries.map(|(tx_num, (txid, height))| HistoryEntry { tx_num, txid, height }).collect())
@@ -161,7 +157,7 @@ impl Snapshot {
 
     /// Unspent outputs of a script, by transaction number, then output index.
     pub fn unspent(&self, script: &ScriptHash) -> Result<Vec<Unspent>, Error> {
-        let coins = self.stands(self.view.unspent(&*self.base, &script.key()))?;
+        let coins = self.stands(self.view.unspent(&script.key()))?;
         let numbers: Vec<TxNum> = coins.iter().map(|coin| coin.tx_num).collect();
         let places = self.stands(self.view.places(&numbers))?;
         let unspent = coins.into_iter().zip(places).map(|(coin, (txid, height))| {
@@ -173,19 +169,19 @@ impl Snapshot {
 
     /// Sum of the unspent outputs.
     pub fn balance(&self, script: &ScriptHash) -> Result<Amount, Error> {
-        let coins = self.stands(self.view.unspent(&*self.base, &script.key()))?;
+        let coins = self.stands(self.view.unspent(&script.key()))?;
         let sum = coins.iter().try_fold(Amount::ZERO, |sum, coin| sum.checked_add(coin.value));
         sum.ok_or_else(|| Error::corrupt("base", format!("balance of {script:?} overflows")))
     }
 
     /// The unspent output at `outpoint`.
     pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        self.stands(self.view.coin(&*self.base, outpoint))
+        self.stands(self.view.coin(outpoint))
     }
 
     /// The number of a transaction: of two with one txid (BIP30) the later, of the genesis coinbase none.
     pub fn tx_num(&self, txid: &Txid) -> Result<Option<TxNum>, Error> {
-        self.stands(self.view.tx_num(&*self.base, txid, TxNum(u32::MAX)))
+        self.stands(self.view.tx_num(txid, TxNum(u32::MAX)))
     }
 
     /// Number, height and position of a transaction.
@@ -269,7 +265,8 @@ impl Snapshot {
         for at in 0..mmr::node_count(self.headers) {
             out.push(format!("node {at} {:02x?}", self.view.files.hashes.read(at)?));
         }
-        self.base.dump(&mut out)?;
+        out.push(format!("base {:?}", self.view.base));
+        self.view.index.dump(&mut out)?;
         for delta in self.view.deltas.iter() {
             let (hash, first) = (delta.hash, delta.head.first_tx);
             out.push(format!("delta {} {hash} {first} {:?}", delta.head.height, delta.head.offsets));

@@ -14,19 +14,18 @@ use bitcoin::block::Header;
 use bitcoin::constants::genesis_block;
 use bitcoin::{Block, BlockHash, Network, OutPoint, Txid};
 
-use crate::base::{Base, BaseChange, BaseRead, BaseReader};
 use crate::build::{Source, build};
 use crate::bulk::Bulk;
-use crate::delta::tx_prefix;
+use crate::delta::{PREFIX_LEN, tx_prefix, tx_word};
 use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::files::Files;
 use crate::headers::HeaderStage;
+use crate::merge::Merging;
 use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
 use crate::tip::{Aside, AsideChange, State, Stored, TipFile};
 use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
-use crate::undo::rebuild;
 use crate::view::{View, median_time_past};
 
 /// What a store is opened with; `Options::new(network)` has what operators want.
@@ -39,6 +38,8 @@ pub struct Options {
     pub merge_batch: usize,
     /// Length of a block file, in bytes, at which the next one is begun.
     pub segment_bytes: u32,
+    /// Bytes of rows from which on a part of the base is split in two when it is written anew.
+    pub part_bytes: u64,
     /// Bytes of redb's cache for the base and for `tip.redb`.
     pub base_cache_bytes: usize,
     pub tip_cache_bytes: usize,
@@ -48,7 +49,7 @@ pub struct Options {
     pub bulk_memory_bytes: usize,
     /// In place of a random number, for tests.
     pub bulk_secret: Option<u64>,
-    /// Bytes of a txid in the keys of the index, 1 to 8; tests shorten it to force collisions.
+    /// Bytes of a txid in the keys of the index, 1 to 6; tests shorten it to force collisions.
     pub txid_prefix: u8,
 }
 
@@ -57,15 +58,16 @@ impl Options {
     pub fn new(network: Network) -> Self {
         Self {
             network,
-            keep_deltas: 100,
-            merge_batch: 100,
+            keep_deltas: 12,
+            merge_batch: 200,
             segment_bytes: 128 << 20,
+            part_bytes: 512 << 20,
             base_cache_bytes: 192 << 20,
             tip_cache_bytes: 32 << 20,
             bulk_blocks: 50,
             bulk_memory_bytes: 512 << 20,
             bulk_secret: None,
-            txid_prefix: 8,
+            txid_prefix: PREFIX_LEN as u8,
         }
     }
 }
@@ -110,8 +112,7 @@ pub(crate) struct Parts {
     pub(crate) lock: Box<dyn Any + Send + Sync>,
     pub(crate) files: Arc<Files>,
     pub(crate) tip: TipFile,
-    pub(crate) base: Base,
-    pub(crate) reader: Arc<BaseReader>,
+    pub(crate) next_file: u32,
     pub(crate) segments: SegmentWriter,
     pub(crate) state: State,
     pub(crate) aside: Aside,
@@ -123,8 +124,6 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub(crate) view: View,
-    /// An undo below the deltas; dropped, it never was.
-    pub(crate) change: Option<BaseChange>,
     pub(crate) headers: HeaderStage,
     pub(crate) aside: AsideChange,
     pub(crate) touched: BTreeSet<ScriptKey>,
@@ -136,7 +135,6 @@ impl Staged {
     pub(crate) fn nothing(view: &View, state: &State) -> Self {
         Self {
             view: view.clone(),
-            change: None,
             headers: HeaderStage::unchanged(state.headers),
             aside: AsideChange::default(),
             touched: BTreeSet::new(),
@@ -161,9 +159,12 @@ pub struct Store {
     pub(crate) dead: Option<String>,
     pub(crate) files: Arc<Files>,
     pub(crate) segments: SegmentWriter,
-    pub(crate) reader: Arc<BaseReader>,
     pub(crate) tip: TipFile,
-    pub(crate) base: Base,
+    /// Number of the next file of the base.
+    pub(crate) next_file: u32,
+    pub(crate) merging: Option<Merging>,
+    /// Merges begun since it was opened.
+    pub(crate) merges: u64,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) bulk: Option<Box<Bulk>>,
     pub(crate) headers_complete: bool,
@@ -189,10 +190,10 @@ impl Store {
 
     /// [`Store::open`] on any disk.
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
-        let Parts { lock, files, tip, base, reader, segments, state, aside, view, bulk } =
+        let Parts { lock, files, tip, next_file, segments, state, aside, view, bulk } =
             crate::open::open(disk.clone(), &options)?;
         let staged = Staged::nothing(&view, &state);
-        let snapshot = Arc::new(Snapshot::new(view.clone(), reader.clone(), state.headers));
+        let snapshot = Arc::new(Snapshot::new(view.clone(), state.headers));
         Ok(Self {
             options,
             staged,
@@ -203,9 +204,10 @@ impl Store {
             dead: None,
             files,
             segments,
-            reader,
             tip,
-            base,
+            next_file,
+            merging: None,
+            merges: 0,
             disk,
             bulk,
             headers_complete: false,
@@ -230,18 +232,16 @@ impl Store {
         if let Some(bulk) = &mut self.bulk {
             return outpoints.iter().map(|outpoint| bulk.fetch(outpoint)).collect();
         }
-        let (view, base) = (&self.staged.view, self.base_read());
-        outpoints.iter().map(|outpoint| view.coin(base, outpoint)).collect()
+        outpoints.iter().map(|outpoint| self.staged.view.coin(outpoint)).collect()
     }
 
     /// Whether a transaction of that id, which has so many outputs, has an unspent one at the staged tip (BIP30).
     pub fn has_unspent(&self, txid: &Txid, outputs: u32) -> Result<bool, Error> {
         self.alive()?;
-        let (view, base) = (&self.staged.view, self.base_read());
-        let prefix = tx_prefix(txid);
+        let view = &self.staged.view;
         if self.bulk.is_none()
-            && view.deltas.maybe(prefix).next().is_none()
-            && base.numbers(prefix)?.is_empty()
+            && view.deltas.maybe(tx_word(txid)).next().is_none()
+            && view.index.numbers(tx_prefix(txid))?.is_empty()
         {
             return Ok(false);
         }
@@ -249,7 +249,7 @@ impl Store {
             let outpoint = OutPoint::new(*txid, vout);
             let coin = match &self.bulk {
                 Some(bulk) => bulk.coin(&outpoint)?,
-                None => view.coin(base, &outpoint)?,
+                None => view.coin(&outpoint)?,
             };
             if coin.is_some() {
                 return Ok(true);
@@ -284,6 +284,11 @@ impl Store {
         };
         if !follows {
             return Err(Error::NotNext { hash: new.hash, tip: tip.map(|tip| tip.height) });
+        }
+        if let (Some(bulk), Some(coinbase)) = (&self.bulk, new.txids.first())
+            && bulk.repeats(coinbase)?
+        {
+            self.end_bulk()?;
         }
         if self.bulk.is_some() {
             return self.connect_bulk(new, height);
@@ -321,14 +326,14 @@ impl Store {
 
     /// The earlier transaction that has the id of this block's coinbase, with what of it is unspent.
     fn older(&self, new: &NewBlock<'_>) -> Result<Option<OlderCoinbase>, Error> {
-        let (view, base) = (&self.staged.view, self.base_read());
+        let view = &self.staged.view;
         let (Some(txid), Some(coinbase)) = (new.txids.first(), new.block.txdata.first()) else {
             return Ok(None);
         };
-        let Some(older) = view.tx_num(base, txid, TxNum(u32::MAX))? else { return Ok(None) };
+        let Some(older) = view.tx_num(txid, TxNum(u32::MAX))? else { return Ok(None) };
         let mut coins = Vec::new();
         for vout in 0..coinbase.output.len() as u32 {
-            let coin = view.coin(base, &OutPoint::new(*txid, vout))?;
+            let coin = view.coin(&OutPoint::new(*txid, vout))?;
             coins.extend(coin.filter(|coin| coin.tx_num == older).map(|coin| (vout, coin)));
         }
         Ok(Some((older, coins)))
@@ -341,40 +346,14 @@ impl Store {
         let tip = self.tip().ok_or(Error::NoTip)?;
         let delta = match self.staged.view.deltas.pop() {
             Some(delta) => delta,
-            None => {
-                let undone = self.undo_base(tip);
-                // A half undone base must not be committed.
-                Arc::new(undone.map_err(|error| self.kill(error))?)
-            }
+            None => self.undo_arrays(tip.height)?,
         };
+        self.undo_in_base(&delta);
         self.staged.any = true;
         self.staged.touched.extend(delta.keys());
         let stored = Stored { height: tip.height, pos: delta.head.pos };
         self.staged.aside.stored.insert(tip.hash, Some(stored));
         Ok(tip)
-    }
-
-    /// Undoes the top block of the base in its open change.
-    fn undo_base(&mut self, tip: Tip) -> Result<crate::delta::Delta, Error> {
-        let staged = &mut self.staged;
-        if staged.change.is_none() {
-            staged.change = Some(self.base.change()?);
-        }
-        let Some(change) = &staged.change else { return Err(Error::NoTip) };
-        let delta = rebuild(&staged.view, change, tip.height)?;
-        change.unapply(&delta)?;
-        let below = match tip.height.prev() {
-            Some(below) => staged.view.hash_of(below)?,
-            None => None,
-        };
-        let base = &mut staged.view.base;
-        *base = crate::base::BaseMark {
-            blocks: base.blocks - 1,
-            txs: delta.head.first_tx,
-            hash: below.unwrap_or(crate::base::BaseMark::empty().hash),
-        };
-        Arc::make_mut(&mut staged.view.tx_ends).truncate(staged.view.base.blocks as usize);
-        Ok(delta)
     }
 
     /// Stages the keeping of a block off the connected chain. Storing it twice is one storing.
@@ -524,24 +503,11 @@ impl Store {
         rewound.map_err(|error| self.kill(error))
     }
 
-    /// Whether enough deltas lie deeper than `keep_deltas` to move them into the base.
-    pub fn merge_due(&self) -> bool {
-        self.bulk.is_none()
-            && self.view.deltas.len() >= self.options.keep_deltas + self.options.merge_batch.max(1)
-    }
-
     pub(crate) fn append(&mut self, raw: &[u8]) -> Result<BlockPos, Error> {
         let appended = self.segments.append(raw);
         appended.map_err(
             |error| if matches!(error, Error::StorageFull { .. }) { error } else { self.kill(error) },
         )
-    }
-
-    fn base_read(&self) -> &dyn BaseRead {
-        match &self.staged.change {
-            Some(change) => change,
-            None => &*self.reader,
-        }
     }
 
     pub(crate) fn alive(&self) -> Result<(), Error> {

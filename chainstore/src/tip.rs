@@ -1,19 +1,21 @@
 //! `tip.redb`: the state row, which is the truth, the deltas, and what lies off the connected chain.
 //!
 //! Small, so that a commit costs one fsync whatever the chain's length. Tables:
-//! - `state`: `state` and, while a deep undo is under way, `next`: the state once the base has followed.
-//! - `deltas`: height and part -> one block's rows, from the base's end to the tip. `pending`: those of `next`.
+//! - `state`: one row. `parts`: which files the base is. `bulk`: how far a bulk sync is.
+//! - `deltas`: height and part -> one block's rows, from the base's end to the tip.
+//! - `undone`: number and part -> rows of a block that was undone below the deltas, until no part needs it.
 //! - `side`: hash -> height and header off the header chain. `invalid`: hashes of blocks that break the rules.
 //! - `stored`: hash -> height and position of blocks that are kept and not connected.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::base::BaseMark;
+use crate::base::{BaseMark, PartList, Undone};
 use crate::bulk::BulkState;
 use crate::codec::{DecodeError, Reader};
 use crate::delta::Delta;
@@ -26,11 +28,14 @@ pub(crate) const FILE: &str = "tip.redb";
 
 const STATE: TableDefinition<'_, &str, &[u8; STATE_LEN]> = TableDefinition::new("state");
 const DELTAS: TableDefinition<'_, (u32, u16), &[u8]> = TableDefinition::new("deltas");
-const PENDING: TableDefinition<'_, (u32, u16), &[u8]> = TableDefinition::new("pending");
+/// Number of an undone block, part -> height 4 LE and the rows of its delta.
+const UNDONE: TableDefinition<'_, (u32, u16), &[u8]> = TableDefinition::new("undone");
 const SIDE: TableDefinition<'_, &[u8; 32], &[u8; 84]> = TableDefinition::new("side");
 const INVALID: TableDefinition<'_, &[u8; 32], ()> = TableDefinition::new("invalid");
 const STORED: TableDefinition<'_, &[u8; 32], &[u8; 16]> = TableDefinition::new("stored");
 
+/// "parts" -> [`PartList`].
+const PARTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("parts");
 /// "bulk" -> [`BulkState`]: there while a bulk sync goes on.
 const BULK: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bulk");
 
@@ -142,30 +147,58 @@ fn fault(fault: DecodeError) -> Error {
     Error::corrupt(FILE, fault.to_string())
 }
 
-fn decode_delta((height, _, row): (u32, u16, Vec<u8>)) -> Result<Delta, Error> {
+fn decode_delta(height: u32, row: &[u8]) -> Result<Delta, Error> {
     let height = Height(height);
-    let delta = delta_row::decode(height, &row);
+    let delta = delta_row::decode(height, row);
     delta.map_err(|fault| Error::corrupt(FILE, format!("delta of height {height}: {fault}")))
 }
 
-/// A delta's row in parts.
-fn put_parts(table: &mut redb::Table<'_, (u32, u16), &[u8]>, delta: &Delta) -> Result<(), Error> {
-    for (bytes, part) in delta_row::encode(delta).chunks(PART_BYTES).zip(0u16..) {
-        table.insert((delta.head.height.0, part), bytes).map_err(error)?;
+/// A long row in parts.
+fn put_parts(table: &mut redb::Table<'_, (u32, u16), &[u8]>, key: u32, row: &[u8]) -> Result<(), Error> {
+    for (bytes, part) in row.chunks(PART_BYTES).zip(0u16..) {
+        table.insert((key, part), bytes).map_err(error)?;
     }
     Ok(())
+}
+
+/// Calls `each` with key and row of each long row.
+fn read_parts(
+    table: &redb::ReadOnlyTable<(u32, u16), &[u8]>,
+    mut each: impl FnMut(u32, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut whole: Option<(u32, u16, Vec<u8>)> = None;
+    for row in table.iter().map_err(error)? {
+        let (key, bytes) = row.map_err(error)?;
+        let (key, part) = key.value();
+        match &mut whole {
+            Some((at, parts, row)) if *at == key && *parts == part => {
+                row.extend_from_slice(bytes.value());
+                *parts += 1;
+            }
+            _ if part != 0 => {
+                return Err(Error::corrupt(FILE, format!("delta of height {key}: a part is missing")));
+            }
+            _ => {
+                if let Some((key, _, row)) = whole.replace((key, 1, bytes.value().to_vec())) {
+                    each(key, &row)?;
+                }
+            }
+        }
+    }
+    whole.map_or(Ok(()), |(key, _, row)| each(key, &row))
 }
 
 /// Puts the tables into a new file.
 pub(crate) fn create(db: &Database) -> Result<(), Error> {
     let change = TipChange::begin(db)?;
-    for table in [DELTAS, PENDING] {
+    for table in [DELTAS, UNDONE] {
         change.txn.open_table(table).map_err(error)?;
     }
     change.txn.open_table(SIDE).map_err(error)?;
     change.txn.open_table(INVALID).map_err(error)?;
     change.txn.open_table(STORED).map_err(error)?;
     change.txn.open_table(BULK).map_err(error)?;
+    change.set_parts(&PartList::default())?;
     change.set_state(&State::empty())?;
     change.commit()
 }
@@ -193,17 +226,32 @@ impl TipFile {
         TipChange::begin(&self.db)
     }
 
-    /// The state row and, when a deep undo was interrupted, the one it was going to.
-    pub(crate) fn state(&self) -> Result<(State, Option<State>), Error> {
+    pub(crate) fn state(&self) -> Result<State, Error> {
         let table = self.db.begin_read().map_err(error)?.open_table(STATE).map_err(error)?;
-        let row = |name: &str| match table.get(name).map_err(error)? {
-            Some(row) => State::decode(row.value()).map(Some).map_err(fault),
-            None => Ok(None),
-        };
-        match row("state")? {
-            Some(state) => Ok((state, row("next")?)),
-            None => Err(Error::corrupt(FILE, "no state row")),
-        }
+        let row = table.get("state").map_err(error)?;
+        let row = row.ok_or_else(|| Error::corrupt(FILE, "no state row"))?;
+        State::decode(row.value()).map_err(fault)
+    }
+
+    /// The parts of the base.
+    pub(crate) fn parts(&self) -> Result<PartList, Error> {
+        let table = self.db.begin_read().map_err(error)?.open_table(PARTS).map_err(error)?;
+        let row = table.get("parts").map_err(error)?;
+        let row = row.ok_or_else(|| Error::corrupt(FILE, "no row of parts"))?;
+        PartList::decode(row.value()).map_err(fault)
+    }
+
+    /// The blocks that were undone below the deltas and that some part still has.
+    pub(crate) fn undone(&self) -> Result<Undone, Error> {
+        let table = self.db.begin_read().map_err(error)?.open_table(UNDONE).map_err(error)?;
+        let mut undone = Undone::default();
+        read_parts(&table, |number, row| {
+            let mut reader = Reader::new(row);
+            let height = reader.u32().map_err(fault)?;
+            undone.push(number, Arc::new(decode_delta(height, &row[reader.position()..])?));
+            Ok(())
+        })?;
+        Ok(undone)
     }
 
     /// How far a bulk sync is durable, when one goes on.
@@ -217,25 +265,10 @@ impl TipFile {
     pub(crate) fn deltas(&self) -> Result<Vec<Delta>, Error> {
         let table = self.db.begin_read().map_err(error)?.open_table(DELTAS).map_err(error)?;
         let mut deltas = Vec::new();
-        let mut whole: Option<(u32, u16, Vec<u8>)> = None;
-        for row in table.iter().map_err(error)? {
-            let (key, bytes) = row.map_err(error)?;
-            let (height, part) = key.value();
-            match &mut whole {
-                Some((at, parts, row)) if *at == height && *parts == part => {
-                    row.extend_from_slice(bytes.value());
-                    *parts += 1;
-                }
-                _ if part != 0 => {
-                    return Err(Error::corrupt(FILE, format!("delta of height {height}: a part is missing")));
-                }
-                _ => {
-                    deltas.extend(whole.take().map(decode_delta).transpose()?);
-                    whole = Some((height, 1, bytes.value().to_vec()));
-                }
-            }
-        }
-        deltas.extend(whole.map(decode_delta).transpose()?);
+        read_parts(&table, |height, row| {
+            deltas.push(decode_delta(height, row)?);
+            Ok(())
+        })?;
         Ok(deltas)
     }
 
@@ -301,39 +334,29 @@ impl TipChange {
         self.txn.open_table(DELTAS).map_err(error)?.retain(|_, _| false).map_err(error)
     }
 
-    /// Announces a deep undo: what will be true once the base goes no further than `next` says.
-    pub(crate) fn set_next<'a>(
-        &self,
-        next: &State,
-        deltas: impl Iterator<Item = &'a Delta>,
-    ) -> Result<(), Error> {
-        self.txn.open_table(STATE).map_err(error)?.insert("next", &next.encode()).map_err(error)?;
-        let mut table = self.txn.open_table(PENDING).map_err(error)?;
-        for delta in deltas {
-            put_parts(&mut table, delta)?;
-        }
+    pub(crate) fn set_parts(&self, parts: &PartList) -> Result<(), Error> {
+        let mut table = self.txn.open_table(PARTS).map_err(error)?;
+        table.insert("parts", parts.encode().as_slice()).map_err(error)?;
         Ok(())
     }
 
-    /// Puts what was announced in the place of what was, or forgets it.
-    pub(crate) fn end_next(&self, happened: bool) -> Result<(), Error> {
-        self.txn.open_table(STATE).map_err(error)?.remove("next").map_err(error)?;
-        let mut pending = self.txn.open_table(PENDING).map_err(error)?;
-        if happened {
-            let mut deltas = self.txn.open_table(DELTAS).map_err(error)?;
-            deltas.retain(|_, _| false).map_err(error)?;
-            for row in pending.iter().map_err(error)? {
-                let (key, bytes) = row.map_err(error)?;
-                deltas.insert(key.value(), bytes.value()).map_err(error)?;
-            }
+    /// Keeps the undone blocks from number `from` on; none where there are none.
+    pub(crate) fn set_undone(&self, undone: &Undone, from: u32) -> Result<(), Error> {
+        let mut table = self.txn.open_table(UNDONE).map_err(error)?;
+        if undone.is_empty() {
+            return table.retain(|_, _| false).map_err(error);
         }
-        pending.retain(|_, _| false).map_err(error)
+        for (number, delta) in undone.deltas().filter(|(number, _)| *number >= from) {
+            let mut row = delta.head.height.0.to_le_bytes().to_vec();
+            row.extend_from_slice(&delta_row::encode(delta));
+            put_parts(&mut table, number, &row)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn put_delta(&self, delta: &Delta) -> Result<(), Error> {
         let mut table = self.txn.open_table(DELTAS).map_err(error)?;
-        put_parts(&mut table, delta)?;
-        Ok(())
+        put_parts(&mut table, delta.head.height.0, &delta_row::encode(delta))
     }
 
     pub(crate) fn remove_deltas(&self, heights: std::ops::Range<u32>) -> Result<(), Error> {

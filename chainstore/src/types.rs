@@ -50,11 +50,11 @@ impl ScriptHash {
         Self(sha256::Hash::hash(script.as_bytes()).to_byte_array())
     }
 
-    /// What the index is keyed by: two scripts of one's own that share it cost 2^64 work, a script that
-    /// shares it with a stranger's 2^128.
+    /// What the index is keyed by: two scripts of one's own that share it cost 2^48 work, a script that
+    /// shares it with a stranger's 2^96.
     pub fn key(&self) -> ScriptKey {
-        let mut key = [0; 16];
-        key.copy_from_slice(&self.0[..16]);
+        let mut key = [0; ScriptKey::LEN];
+        key.copy_from_slice(&self.0[..ScriptKey::LEN]);
         ScriptKey(key)
     }
 }
@@ -68,9 +68,14 @@ impl fmt::Debug for ScriptHash {
     }
 }
 
-/// First sixteen bytes of a [`ScriptHash`].
+/// First bytes of a [`ScriptHash`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ScriptKey(pub [u8; 16]);
+pub struct ScriptKey(pub [u8; Self::LEN]);
+
+impl ScriptKey {
+    /// Bytes of a key; ElectrumX keeps eleven.
+    pub const LEN: usize = 12;
+}
 
 /// What of an output's script decides how many signature operations its spender may owe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,7 +5,6 @@
 
 use bitcoin::{Block, OutPoint, Txid};
 
-use crate::base::BaseRead;
 use crate::build::{Source, build, spending_inputs};
 use crate::delta::Delta;
 use crate::error::Error;
@@ -14,7 +13,7 @@ use crate::types::{Coin, Height, ScriptClass, ScriptHash, TxNum, is_unspendable}
 use crate::view::View;
 
 /// The delta of the top block of `view`, which has no deltas above its base.
-pub(crate) fn rebuild(view: &View, base: &dyn BaseRead, height: Height) -> Result<Delta, Error> {
+pub(crate) fn rebuild(view: &View, height: Height) -> Result<Delta, Error> {
     let corrupt = |what: &str| Error::corrupt("base", format!("block at height {height}: {what}"));
     let pos = view.block_pos(height)?.ok_or_else(|| corrupt("no position"))?;
     let raw = view.files.blocks.read(pos)?;
@@ -24,7 +23,7 @@ pub(crate) fn rebuild(view: &View, base: &dyn BaseRead, height: Height) -> Resul
     let first_tx = view.txs_of(height).ok_or_else(|| corrupt("no numbers"))?.start;
     let mut spent = Vec::new();
     for outpoint in spending_inputs(&block) {
-        let number = view.tx_num(base, &outpoint.txid, TxNum(u32::MAX))?;
+        let number = view.tx_num(&outpoint.txid, TxNum(u32::MAX))?;
         let number = number.ok_or_else(|| corrupt("an input's transaction is missing"))?;
         // An output of this very block: `build` finds it, and looks at no coin. If an older transaction has the
         // same txid the block still spends its own.
@@ -35,8 +34,8 @@ pub(crate) fn rebuild(view: &View, base: &dyn BaseRead, height: Height) -> Resul
         });
     }
     let older = match (txids.first(), height) {
-        (Some(txid), Height(1..)) => match view.tx_num(base, txid, TxNum(first_tx))? {
-            Some(number) => Some((number, overwritten(view, base, number, txid, first_tx)?)),
+        (Some(txid), Height(1..)) => match view.tx_num(txid, TxNum(first_tx))? {
+            Some(number) => Some((number, overwritten(view, number, txid, first_tx)?)),
             None => None,
         },
         _ => None,
@@ -87,13 +86,7 @@ fn spent_coin(view: &View, number: TxNum, outpoint: &OutPoint) -> Result<Coin, E
 
 /// Coins of an older transaction `number` that a coinbase with the same `txid`, at `first_tx`, overwrote: those
 /// that no transaction between the two spent. A spender is in the history of the coin's script.
-fn overwritten(
-    view: &View,
-    base: &dyn BaseRead,
-    number: TxNum,
-    txid: &Txid,
-    first_tx: u32,
-) -> Result<Vec<(u32, Coin)>, Error> {
+fn overwritten(view: &View, number: TxNum, txid: &Txid, first_tx: u32) -> Result<Vec<(u32, Coin)>, Error> {
     let (_, older) = view.tx(number)?;
     let mut coins = Vec::new();
     for (output, vout) in older.output.iter().zip(0u32..) {
@@ -104,7 +97,7 @@ fn overwritten(
         let key = ScriptHash::of(&output.script_pubkey).key();
         let between = |at: &TxNum| *at > number && at.0 < first_tx;
         let mut was_spent = false;
-        for at in view.history(base, &key)?.into_iter().filter(between) {
+        for at in view.history(&key)?.into_iter().filter(between) {
             let (_, tx) = view.tx(at)?;
             was_spent |= tx.input.iter().any(|input| input.previous_output == outpoint);
         }

@@ -1,8 +1,7 @@
 //! The chain at one tip: flat files and base below, deltas above.
 //!
-//! Both sides use it: the writer with the chain it stages, a snapshot with the one committed. The base is given to
-//! each question, as the writer's may be an open change. Answers hold as long as the files were not cut; the
-//! snapshot watches that.
+//! Both sides use it: the writer with the chain it stages, a snapshot with the one committed. Answers hold as long as
+//! the files were not cut; the snapshot watches that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +10,8 @@ use bitcoin::block::Header;
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
-use crate::base::{BaseMark, BaseRead};
-use crate::delta::{CoinValue, Delta, ScriptRows, script_word, tx_prefix};
+use crate::base::{Base, BaseMark, Table};
+use crate::delta::{CoinValue, Delta, ScriptRows, script_word, tx_prefix, tx_word};
 use crate::deltas::Deltas;
 use crate::error::Error;
 use crate::files::{BlockRow, Files};
@@ -28,7 +27,10 @@ const MEDIAN_BLOCKS: u32 = 11;
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) files: Arc<Files>,
+    /// How far the arrays go; the deltas begin above.
     pub(crate) base: BaseMark,
+    /// The index of these blocks. Parts of it may go further while a merge is under way.
+    pub(crate) index: Arc<Base>,
     /// For each block of the base, the number of transactions up to and including it.
     pub(crate) tx_ends: Arc<Vec<u32>>,
     /// The blocks above the base, lowest first.
@@ -187,20 +189,21 @@ impl View {
         row.map(|row| Some(row.pos)).map_err(|fault| Error::corrupt("blockpos", fault.to_string()))
     }
 
+    /// The deltas that may know a hash and that a part which goes as far as `reach` has not, highest first.
+    fn above(&self, hash: u64, reach: u32) -> impl Iterator<Item = &Arc<Delta>> {
+        self.deltas.maybe(hash).take_while(move |delta| delta.head.height.0 >= reach)
+    }
+
     /// The number of a transaction, of several with one txid the latest before `below`.
-    pub(crate) fn tx_num(
-        &self,
-        base: &dyn BaseRead,
-        txid: &Txid,
-        below: TxNum,
-    ) -> Result<Option<TxNum>, Error> {
-        for delta in self.deltas.maybe(tx_prefix(txid)) {
+    pub(crate) fn tx_num(&self, txid: &Txid, below: TxNum) -> Result<Option<TxNum>, Error> {
+        let prefix = tx_prefix(txid);
+        for delta in self.above(tx_word(txid), self.index.reach(Table::Txs, &prefix)) {
             let number = delta.position_of(txid).map(|at| TxNum(delta.head.first_tx + at));
             if let Some(number) = number.filter(|number| *number < below) {
                 return Ok(Some(number));
             }
         }
-        for number in base.numbers(tx_prefix(txid))?.into_iter().rev() {
+        for number in self.index.numbers(prefix)?.into_iter().rev() {
             if number < below && self.is_txid(number, txid)? {
                 return Ok(Some(number));
             }
@@ -209,8 +212,9 @@ impl View {
     }
 
     /// The unspent output at `outpoint`.
-    pub(crate) fn coin(&self, base: &dyn BaseRead, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        for delta in self.deltas.maybe(tx_prefix(&outpoint.txid)) {
+    pub(crate) fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
+        let prefix = tx_prefix(&outpoint.txid);
+        for delta in self.above(tx_word(&outpoint.txid), self.index.reach(Table::Coins, &prefix)) {
             // Made before spent: what a duplicate coinbase overwrites, it also makes.
             if let Some(at) = delta.position_of(&outpoint.txid)
                 && let Some(coin) = delta.made(at, outpoint.vout)
@@ -223,7 +227,7 @@ impl View {
                 }
             }
         }
-        for (_, number, coin) in base.coins(tx_prefix(&outpoint.txid), Some(outpoint.vout))? {
+        for (number, coin) in self.index.coins(prefix, outpoint.vout)? {
             if self.is_txid(number, &outpoint.txid)? {
                 return self.place(number, coin).map(Some);
             }
@@ -242,7 +246,7 @@ impl View {
 
     /// What the deltas do to a script, lowest first, each with the number of its coinbase.
     fn recent_rows(&self, key: &ScriptKey) -> Vec<(u32, ScriptRows<'_>)> {
-        let deltas = self.deltas.maybe(script_word(key));
+        let deltas = self.above(script_word(key), self.index.reach(Table::Scripts, &key.0));
         let mut rows: Vec<_> =
             deltas.filter_map(|delta| Some((delta.head.first_tx, delta.script(key)?))).collect();
         rows.reverse();
@@ -250,8 +254,8 @@ impl View {
     }
 
     /// Numbers of the transactions of a script, ascending.
-    pub(crate) fn history(&self, base: &dyn BaseRead, key: &ScriptKey) -> Result<Vec<TxNum>, Error> {
-        let mut history = base.group(key)?.history;
+    pub(crate) fn history(&self, key: &ScriptKey) -> Result<Vec<TxNum>, Error> {
+        let mut history = self.index.group(key)?.history;
         for (first_tx, rows) in self.recent_rows(key) {
             history.retain(|number| rows.replaced.binary_search(number).is_err());
             history.extend(rows.history.iter().map(|at| TxNum(first_tx + at)));
@@ -260,8 +264,8 @@ impl View {
     }
 
     /// Unspent outputs of a script, by number, then output index.
-    pub(crate) fn unspent(&self, base: &dyn BaseRead, key: &ScriptKey) -> Result<Vec<GroupCoin>, Error> {
-        let coins = base.group(key)?.unspent;
+    pub(crate) fn unspent(&self, key: &ScriptKey) -> Result<Vec<GroupCoin>, Error> {
+        let coins = self.index.group(key)?.unspent;
         let recent = self.recent_rows(key);
         if recent.is_empty() {
             return Ok(coins);

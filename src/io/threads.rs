@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
 use bytes::Bytes;
+use chainstore::{MergeJob, MergeResult};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info};
 
@@ -19,6 +20,8 @@ use crate::validate::{BlockContext, Params, check_block};
 /// In bulk sync, what a power cut may cost: so many bytes of blocks, or so long.
 const COMMIT_BYTES: u64 = 64 * 1024 * 1024;
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether a piece of a merge is done.
+const LOOK_AT_MERGE: Duration = Duration::from_millis(50);
 /// The same while blocks are indexed in bulk.
 const FLUSH_EVERY: Duration = Duration::from_secs(3 * 60);
 
@@ -71,8 +74,20 @@ pub fn start_chain(
     commands: mpsc::Receiver<Command>,
     events: UnboundedSender<ThreadEvent>,
 ) -> std::io::Result<JoinHandle<()>> {
+    let (jobs, queue) = mpsc::channel::<MergeJob>();
+    let (results, merges) = mpsc::channel();
+    thread::Builder::new().name("merge".into()).spawn(move || {
+        // Cut off by the end of the process, a piece is begun anew when it starts again.
+        while let Ok(job) = queue.recv() {
+            if results.send(job.run()).is_err() {
+                return;
+            }
+        }
+    })?;
     thread::Builder::new().name("chain".into()).spawn(move || {
-        if let Err(failure) = (Writer { chain, commands, events: events.clone() }).run() {
+        let events_of = events.clone();
+        let mut writer = Writer { chain, jobs, merges, is_merging: false, commands, events: events_of };
+        if let Err(failure) = writer.run() {
             // The loop may be gone already when we stop.
             let _ = events.send(ThreadEvent::Fatal(failure.to_string()));
         }
@@ -81,6 +96,10 @@ pub fn start_chain(
 
 struct Writer {
     chain: Chain,
+    jobs: mpsc::Sender<MergeJob>,
+    merges: mpsc::Receiver<MergeResult>,
+    /// A job is out.
+    is_merging: bool,
     commands: mpsc::Receiver<Command>,
     events: UnboundedSender<ThreadEvent>,
 }
@@ -107,7 +126,10 @@ impl Writer {
         let mut committed_at = Instant::now();
         let mut flushed_at = Instant::now();
         loop {
-            let wait = COMMIT_EVERY.saturating_sub(committed_at.elapsed());
+            let mut wait = COMMIT_EVERY.saturating_sub(committed_at.elapsed());
+            if self.is_merging {
+                wait = wait.min(LOOK_AT_MERGE);
+            }
             match self.commands.recv_timeout(wait) {
                 Ok(command) => {
                     let was_bulk = self.chain.is_bulk();
@@ -134,8 +156,25 @@ impl Writer {
                 self.chain.flush()?;
                 flushed_at = Instant::now();
             }
-            self.chain.merge_if_due()?;
+            self.merge()?;
         }
+    }
+
+    /// Hands the next piece of a merge to its thread, and takes what that has done.
+    fn merge(&mut self) -> Result<(), chainstore::Error> {
+        match self.merges.try_recv() {
+            Ok(result) => {
+                self.is_merging = false;
+                self.chain.merge_done(result)?;
+            }
+            Err(_) if self.is_merging => return Ok(()),
+            Err(_) => {}
+        }
+        if let Some(job) = self.chain.merge_job()? {
+            // The thread lives as long as this end of its channel.
+            self.is_merging = self.jobs.send(job).is_ok();
+        }
+        Ok(())
     }
 
     fn tell(&self, event: Event) {

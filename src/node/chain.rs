@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, OutPoint};
 use bytes::Bytes;
-use chainstore::{Coin, Commit, Height, NewBlock, Snapshot, Store, Tip};
+use chainstore::{Coin, Commit, Height, MergeJob, MergeResult, NewBlock, Snapshot, Store, Tip};
 
 use crate::blocks::ChainEvent;
 use crate::validate::{
@@ -150,13 +150,15 @@ impl Chain {
         self.store.close()
     }
 
-    /// Moves old deltas into the base when enough of them have gathered; `true` where there was work.
-    pub fn merge_if_due(&mut self) -> Result<bool, chainstore::Error> {
-        let due = !self.staged && self.store.merge_due();
-        if due {
-            self.store.merge()?;
-        }
-        Ok(due)
+    /// The next piece of moving old blocks into the base, when that is due and nobody works on another. It may run on
+    /// any thread.
+    pub fn merge_job(&mut self) -> Result<Option<MergeJob>, chainstore::Error> {
+        self.store.merge_job()
+    }
+
+    /// Takes what became of it.
+    pub fn merge_done(&mut self, result: MergeResult) -> Result<(), chainstore::Error> {
+        self.store.merge_done(result)
     }
 
     fn staged(&mut self, raw: &Bytes) {

@@ -123,7 +123,7 @@ impl Chain {
             height: Height::GENESIS,
             is_coinbase: false,
             class: ScriptClass::Other,
-            script_key: ScriptKey([0; 16]),
+            script_key: ScriptKey([0; ScriptKey::LEN]),
         };
         let coins = self.store.coins(&spent).unwrap();
         let coins: Vec<Coin> = coins.into_iter().map(|coin| coin.unwrap_or(unknown)).collect();

@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn what_two_views_changed_is_what_either_changed() {
-        let key = |byte| ScriptKey([byte; 16]);
+        let key = |byte| ScriptKey([byte; ScriptKey::LEN]);
         let mut touched: Touched = [key(1), key(2)].into_iter().collect();
         touched.merge(&[key(2), key(3)].into_iter().collect());
         assert_eq!(touched, [key(1), key(2), key(3)].into_iter().collect());

@@ -322,7 +322,9 @@ impl Simulation {
         if self.rng.u8(..8) == 0 {
             events.extend(self.chain.commit().unwrap());
         }
-        self.chain.merge_if_due().unwrap();
+        while let Some(job) = self.chain.merge_job().unwrap() {
+            self.chain.merge_done(job.run()).unwrap();
+        }
         for event in events {
             self.node.handle(self.now, Input::Chain(event));
         }

@@ -13,14 +13,12 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::rows::{CoinKey, CoinRow, Row};
-use super::run::{Kind, Merge, RunInfo, RunReader, RunWriter, write_sorted};
+use super::run::{Heads, Kind, Merge, RunInfo, RunReader, RunWriter, page_rows, read_page, write_sorted};
 use crate::delta::tx_prefix;
 use crate::disk::{Disk, NamedFile};
 use crate::error::Error;
 use crate::filter::Filter;
 
-/// Records of a run that are searched as one.
-const PAGE_ROWS: usize = 85;
 /// Runs of one level that become one of the next.
 const FAN_IN: usize = 4;
 const MERGE_BYTES: usize = 1024 * 1024;
@@ -34,10 +32,8 @@ impl Secret {
         let mut bytes = [0; 36];
         bytes[..32].copy_from_slice(outpoint.txid.as_byte_array());
         bytes[32..].copy_from_slice(&outpoint.vout.to_le_bytes());
-        CoinKey {
-            prefix: u64::from_be_bytes(tx_prefix(&outpoint.txid)),
-            hash: siphash24::Hash::hash_to_u64_with_keys(self.0[0], self.0[1], &bytes),
-        }
+        let hash = siphash24::Hash::hash_to_u64_with_keys(self.0[0], self.0[1], &bytes);
+        CoinKey::new(tx_prefix(&outpoint.txid), outpoint.vout, hash)
     }
 }
 
@@ -53,6 +49,8 @@ pub(crate) struct Coins {
     filtered: u64,
     /// Oldest first.
     runs: Vec<CoinRun>,
+    /// Below the oldest run there is a base, whose coins may be gone.
+    has_base: bool,
 }
 
 #[derive(Debug)]
@@ -72,14 +70,21 @@ impl Coins {
         secret: Secret,
         memory_bytes: usize,
         runs: &[RunInfo],
+        has_base: bool,
     ) -> Result<Self, Error> {
         // A power of two of slots, of which seven eighths are used.
         let slot = size_of::<CoinRow>() + 1;
         let slots = (memory_bytes / slot).max(64);
         let slots = 1usize << slots.ilog2();
         let filtered = memory_bytes as u64 / 16;
-        let mut coins =
-            Self { secret, table: HashTable::new(), capacity: slots / 8 * 7 - 1, filtered, runs: Vec::new() };
+        let mut coins = Self {
+            secret,
+            table: HashTable::new(),
+            capacity: slots / 8 * 7 - 1,
+            filtered,
+            runs: Vec::new(),
+            has_base,
+        };
         for info in runs {
             coins.open_run(disk, *info)?;
         }
@@ -99,24 +104,21 @@ impl Coins {
         self.table.len() + more > self.capacity
     }
 
-    /// The unspent coin of that key.
+    /// What is known of a key: a coin, or that there is none any more.
     pub(crate) fn get(&self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
-        let found = match self.in_table(key) {
-            Some(row) => Some(row),
-            None => self.in_runs(key)?,
-        };
-        Ok(found.filter(|row| !row.is_gone()))
+        match self.in_table(key) {
+            Some(row) => Ok(Some(row)),
+            None => self.in_runs(key),
+        }
     }
 
     /// The same for a coin that will be spent: what was found in a run is in the table from then on.
     pub(crate) fn fetch(&mut self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
         if let Some(row) = self.in_table(key) {
-            return Ok((!row.is_gone()).then_some(row));
+            return Ok(Some(row));
         }
-        let row = self.in_runs(key)?.filter(|row| !row.is_gone());
-        if let Some(row) = row {
-            self.put(row);
-        }
+        let row = self.in_runs(key)?;
+        row.iter().filter(|row| !row.is_gone()).for_each(|row| self.put(*row));
         Ok(row)
     }
 
@@ -124,7 +126,7 @@ impl Coins {
         self.table.find(key.hash, |row| row.key == *key).copied()
     }
 
-    fn put(&mut self, row: CoinRow) {
+    pub(crate) fn put(&mut self, row: CoinRow) {
         match self.table.entry(row.key.hash, |other| other.key == row.key, |row| row.key.hash) {
             Entry::Occupied(mut entry) => *entry.get_mut() = row,
             Entry::Vacant(entry) => drop(entry.insert(row)),
@@ -151,7 +153,7 @@ impl Coins {
         Ok(())
     }
 
-    /// Takes a coin, if it is there.
+    /// Takes a coin, if it is there and not gone.
     pub(crate) fn spend(&mut self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
         match self.table.find_entry(key.hash, |row| row.key == *key) {
             Ok(mut entry) => {
@@ -179,7 +181,7 @@ impl Coins {
     /// Writes what no run has into a new one, makes room, and merges runs. `next` numbers new files. Files that
     /// are of no more use come back, to be removed once the row does not name them.
     pub(crate) fn flush(&mut self, disk: &Arc<dyn Disk>, next: &mut u32) -> Result<Vec<RunInfo>, Error> {
-        let oldest = self.runs.is_empty();
+        let oldest = self.runs.is_empty() && !self.has_base;
         let mut rows: Vec<CoinRow> = Vec::new();
         rows.extend(self.table.iter().filter(|row| row.is_dirty() && !(oldest && row.is_gone())));
         if !rows.is_empty() {
@@ -203,7 +205,7 @@ impl Coins {
     }
 
     fn open_run(&mut self, disk: &Arc<dyn Disk>, info: RunInfo) -> Result<(), Error> {
-        let filter = !self.runs.is_empty() || info.records <= self.filtered;
+        let filter = self.has_base || !self.runs.is_empty() || info.records <= self.filtered;
         self.runs.push(CoinRun::open(&**disk, info, filter)?);
         Ok(())
     }
@@ -230,9 +232,9 @@ impl Coins {
         let runs: Vec<RunInfo> = self.runs[from..].iter().map(|run| run.info).collect();
         let level = runs.last().map_or(0, |run| run.level).saturating_add(1);
         let mut writer = RunWriter::new(&**disk, Kind::Coins, level, number)?;
-        newest(disk, &runs, |row| {
+        newest(disk, &runs, Heads::ALL, MERGE_BYTES, |row| {
             // Below the oldest run there is nothing that could be gone.
-            if from == 0 && row.is_gone() { Ok(()) } else { writer.push(&row) }
+            if from == 0 && row.is_gone() && !self.has_base { Ok(()) } else { writer.push(&row) }
         })?;
         writer.finish()
     }
@@ -242,9 +244,11 @@ impl Coins {
 pub(crate) fn newest(
     disk: &Arc<dyn Disk>,
     runs: &[RunInfo],
+    heads: Heads,
+    memory_bytes: usize,
     mut each: impl FnMut(CoinRow) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut merge: Merge<CoinRow> = Merge::new(&**disk, runs, MERGE_BYTES)?;
+    let mut merge: Merge<CoinRow> = Merge::new(&**disk, runs, heads, memory_bytes)?;
     let mut last: Option<CoinRow> = None;
     while let Some((row, _)) = merge.next()? {
         if let Some(last) = last.replace(row).filter(|last| last.key != row.key) {
@@ -261,17 +265,17 @@ fn take(next: &mut u32) -> u32 {
 
 impl CoinRun {
     fn open(disk: &dyn Disk, info: RunInfo, filter: bool) -> Result<Self, Error> {
-        let mut reader: RunReader<CoinRow> = RunReader::new(disk, info, MERGE_BYTES)?;
+        let mut reader: RunReader<CoinRow> = RunReader::new(disk, info, Heads::ALL, MERGE_BYTES)?;
         let records = info.records as usize;
-        let mut fences = Vec::with_capacity(records.div_ceil(PAGE_ROWS));
+        let mut fences = Vec::with_capacity(records.div_ceil(page_rows::<CoinRow>()));
         let mut filter = filter.then(|| Filter::with_capacity(records));
         let mut at = 0usize;
         while let Some(row) = reader.next()? {
-            if at.is_multiple_of(PAGE_ROWS) {
+            if at.is_multiple_of(page_rows::<CoinRow>()) {
                 fences.push(row.key);
             }
             if let Some(filter) = &mut filter {
-                filter.add(row.key.hash.to_le_bytes());
+                filter.add(row.key.hash);
             }
             at += 1;
         }
@@ -279,17 +283,13 @@ impl CoinRun {
     }
 
     fn get(&self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
-        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(key.hash.to_le_bytes())) {
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(key.hash)) {
             return Ok(None);
         }
         let Some(page) = self.fences.partition_point(|first| first <= key).checked_sub(1) else {
             return Ok(None);
         };
-        let first = page * PAGE_ROWS;
-        let rows = (self.info.records as usize - first).min(PAGE_ROWS);
-        let mut bytes = [0; PAGE_ROWS * CoinRow::LEN];
-        let bytes = &mut bytes[..rows * CoinRow::LEN];
-        self.file.read(bytes, (first * CoinRow::LEN) as u64)?;
+        let (bytes, rows) = read_page::<CoinRow>(&self.file, &self.info, page as u64)?;
         let row = |at: usize| CoinRow::get(&bytes[at * CoinRow::LEN..(at + 1) * CoinRow::LEN]);
         let (mut low, mut high) = (0, rows);
         while low < high {

@@ -1,8 +1,8 @@
 //! Indexing a long chain in bulk: nothing is inserted at random into a large tree.
 //!
 //! A block's coins are joined and checked as it comes, so what is connected is valid; but its rows go to memory,
-//! from there as sorted runs to disk, and when the bulk ends, some 300 blocks below the best header, the runs are
-//! merged into the base, each table in its order, in one pass. Memory is bounded by a setting.
+//! from there as sorted runs to disk, and when the bulk ends, some blocks below the best header, the parts of the base
+//! are written anew from what they were and the runs, each in its order, in one pass. Memory is bounded by a setting.
 //! A flush makes everything so far durable: arrays and runs first, then the bulk row that names them. What was not
 //! flushed is fetched again after a crash.
 //! What a wallet may ask is answered from what was committed before: while a bulk goes on nobody is served.
@@ -19,7 +19,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint};
 
 use self::coins::Coins;
-use self::rows::{CoinRow, HistoryRow, TxRow};
+use self::rows::{CoinKey, CoinRow, HistoryRow, MAX_OUTPUTS, NewCoin, TxRow};
 use self::run::{Kind, RunInfo, write_sorted};
 use crate::base::BaseMark;
 use crate::delta::{Delta, tx_prefix};
@@ -29,9 +29,10 @@ use crate::files::{BlockRow, Files};
 use crate::segments::BlockPos;
 use crate::store::NewBlock;
 use crate::types::{Coin, Height, ScriptClass, Tip, TxNum, has_history, is_unspendable};
+use crate::view::View;
 
 pub(crate) use self::coins::Secret;
-pub(crate) use self::load::load;
+pub(crate) use self::load::{Load, load};
 pub(crate) use self::run::DIR;
 pub(crate) use self::state::BulkState;
 
@@ -43,6 +44,8 @@ const ARRAY_BYTES: usize = 1024 * 1024;
 pub(crate) struct Bulk {
     disk: Arc<dyn Disk>,
     files: Arc<Files>,
+    /// The base on which it began, without what is above.
+    below: View,
     /// How far it came.
     mark: BaseMark,
     /// Of each block, the number of transactions up to and including it, and its time.
@@ -63,11 +66,14 @@ impl Bulk {
     /// A new one, or the one that `durable` names.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
-        files: Arc<Files>,
+        below: View,
         durable: BulkState,
         memory_bytes: usize,
     ) -> Result<Self, Error> {
-        let coins = Coins::open(&disk, durable.secret, memory_bytes / 2, &durable.runs_of(Kind::Coins))?;
+        let files = below.files.clone();
+        let below = View { deltas: crate::deltas::Deltas::default(), ..below };
+        let runs = durable.runs_of(Kind::Coins);
+        let coins = Coins::open(&disk, durable.secret, memory_bytes / 2, &runs, below.base.blocks > 0)?;
         let tx_ends = files.tx_ends(durable.mark.blocks)?;
         let mut times = Vec::with_capacity(tx_ends.len());
         for height in 0..durable.mark.blocks {
@@ -79,6 +85,7 @@ impl Bulk {
         Ok(Self {
             disk,
             files,
+            below,
             mark: durable.mark,
             tx_ends,
             times,
@@ -106,8 +113,9 @@ impl Bulk {
         Some(Tip { height, hash: self.mark.hash })
     }
 
-    pub(crate) fn tx_ends(&self) -> &[u32] {
-        &self.tx_ends
+    /// Its state and its counts of transactions; all else, which takes memory, goes.
+    pub(crate) fn end(self) -> (BulkState, Vec<u32>) {
+        (self.durable, self.tx_ends)
     }
 
     /// Time of the block at a height that it has.
@@ -116,14 +124,52 @@ impl Bulk {
     }
 
     pub(crate) fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        let found = self.coins.get(&self.coins.secret().key(outpoint))?;
-        Ok(found.map(|row| self.coin_of(&row)))
+        match self.coins.get(&self.coins.secret().key(outpoint))? {
+            Some(row) => Ok((!row.is_gone()).then(|| self.coin_of(&row))),
+            None if self.below.base.blocks > 0 => self.below.coin(outpoint),
+            None => Ok(None),
+        }
     }
 
     /// The same, of a coin that will be spent.
     pub(crate) fn fetch(&mut self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        let found = self.coins.fetch(&self.coins.secret().key(outpoint))?;
-        Ok(found.map(|row| self.coin_of(&row)))
+        let key = self.coins.secret().key(outpoint);
+        let row = match self.coins.fetch(&key)? {
+            Some(row) => Some(row),
+            None => self.fetch_below(key, outpoint)?,
+        };
+        Ok(row.filter(|row| !row.is_gone()).map(|row| self.coin_of(&row)))
+    }
+
+    /// A coin of the base, which is in the table from then on.
+    fn fetch_below(&mut self, key: CoinKey, outpoint: &OutPoint) -> Result<Option<CoinRow>, Error> {
+        if self.below.base.blocks == 0 {
+            return Ok(None);
+        }
+        let Some(coin) = self.below.coin(outpoint)? else { return Ok(None) };
+        let Coin { value, tx_num, is_coinbase, class, script_key, .. } = coin;
+        let coin = NewCoin { number: tx_num.0, vout: outpoint.vout, value, class, is_coinbase, script_key };
+        let row = CoinRow::made(key, &coin).stored();
+        self.coins.put(row);
+        Ok(Some(row))
+    }
+
+    fn spend(&mut self, outpoint: &OutPoint) -> Result<Option<CoinRow>, Error> {
+        let key = self.coins.secret().key(outpoint);
+        if let Some(row) = self.coins.spend(&key)? {
+            return Ok(Some(row));
+        }
+        if self.below.base.blocks == 0 || self.coins.get(&key)?.is_some() {
+            return Ok(None);
+        }
+        self.fetch_below(key, outpoint)?;
+        self.coins.spend(&key)
+    }
+
+    /// Whether the base has a transaction of a coinbase's id (BIP30): that is more than a bulk can take.
+    pub(crate) fn repeats(&self, coinbase: &bitcoin::Txid) -> Result<bool, Error> {
+        let below = &self.below;
+        Ok(below.base.blocks > 0 && below.tx_num(coinbase, TxNum(u32::MAX))?.is_some())
     }
 
     fn coin_of(&self, row: &CoinRow) -> Coin {
@@ -161,6 +207,9 @@ impl Bulk {
         if new.txids.len() != new.block.txdata.len() || new.txids.is_empty() {
             return Err(bad("not one txid for each transaction"));
         }
+        if new.script_keys.len() >= MAX_OUTPUTS as usize {
+            return Err(bad("more outputs than a block can have"));
+        }
         let secret = self.coins.secret();
         let mut script_keys = new.script_keys.iter();
         for ((tx, txid), number) in new.block.txdata.iter().zip(new.txids).zip(first..) {
@@ -168,7 +217,7 @@ impl Bulk {
             let history_from = self.history.len();
             if !is_coinbase {
                 for input in &tx.input {
-                    let coin = self.coins.spend(&secret.key(&input.previous_output))?;
+                    let coin = self.spend(&input.previous_output)?;
                     let coin = coin.ok_or_else(|| bad("coin missing or spent twice"))?;
                     self.history.push(HistoryRow::new(&coin.script_key, number));
                 }
@@ -183,9 +232,9 @@ impl Bulk {
                 self.history.push(HistoryRow::new(key, number));
                 if !is_unspendable(script) {
                     let place = secret.key(&OutPoint::new(*txid, vout));
-                    let class = ScriptClass::of(script);
-                    let coin = CoinRow::made(place, number, vout, output.value, class, is_coinbase, *key);
-                    self.coins.make(coin)?;
+                    let (class, value) = (ScriptClass::of(script), output.value);
+                    let coin = NewCoin { number, vout, value, class, is_coinbase, script_key: *key };
+                    self.coins.make(CoinRow::made(place, &coin))?;
                 }
             }
             // A transaction's rows are few, and most scripts that repeat at all repeat side by side.
@@ -211,21 +260,21 @@ impl Bulk {
             self.history.extend(rows.history.iter().map(|at| HistoryRow::new(&rows.key, first + at)));
             for spent in rows.spent {
                 let txid = self.files_txid(spent.tx_num, delta)?;
-                if self.coins.spend(&secret.key(&OutPoint::new(txid, spent.vout)))?.is_none() {
+                if self.spend(&OutPoint::new(txid, spent.vout))?.is_none() {
                     return Err(Error::corrupt("tip.redb", "a delta spends a coin that is not there"));
                 }
             }
             for made in rows.made {
                 let place = secret.key(&OutPoint::new(delta.head.txids[made.tx as usize], made.vout));
-                self.coins.make(CoinRow::made(
-                    place,
-                    first + made.tx,
-                    made.vout,
-                    made.value,
-                    made.class,
-                    made.tx == 0,
-                    rows.key,
-                ))?;
+                let coin = NewCoin {
+                    number: first + made.tx,
+                    vout: made.vout,
+                    value: made.value,
+                    class: made.class,
+                    is_coinbase: made.tx == 0,
+                    script_key: rows.key,
+                };
+                self.coins.make(CoinRow::made(place, &coin))?;
             }
         }
         if delta.head.height != Height::GENESIS {

@@ -1,7 +1,11 @@
 //! Sorted runs: files of records in order, written once, read in order, merged.
 //!
-//! A run counts once the bulk row names it, with its length and checksum; others are leftovers of a crash, and go
-//! when the folder is opened.
+//! ```text
+//! run  | page, for each |
+//! page | records, as many as fit 4,092 bytes | zeros up to there | crc32c of all before 4 |
+//! ```
+//! A run counts once the bulk row names it, with its length; others are leftovers of a crash, and go when the folder
+//! is opened. No record is believed before its page's checksum was compared.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,6 +17,9 @@ use crate::disk::{Disk, NamedFile};
 use crate::error::Error;
 
 pub(crate) const DIR: &str = "bulk";
+/// Bytes of a page, and of the records in it.
+pub(crate) const PAGE: usize = 4096;
+const BODY: usize = PAGE - 4;
 /// Bytes that a writer gathers, and a reader of few runs reads at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -33,7 +40,6 @@ pub(crate) struct RunInfo {
     pub(crate) level: u8,
     pub(crate) number: u32,
     pub(crate) records: u64,
-    pub(crate) crc: u32,
 }
 
 impl RunInfo {
@@ -46,12 +52,39 @@ fn name(number: u32) -> String {
     format!("{DIR}/{number:06}.run")
 }
 
+/// Records of a page.
+pub(crate) const fn page_rows<R: Row>() -> usize {
+    BODY / R::LEN
+}
+
+/// Reads a page and compares its checksum; the records of it are `rows`.
+pub(crate) fn read_page<R: Row>(
+    file: &NamedFile,
+    info: &RunInfo,
+    page: u64,
+) -> Result<(Vec<u8>, usize), Error> {
+    let mut bytes = vec![0; PAGE];
+    file.read(&mut bytes, page * PAGE as u64)?;
+    check_page(&file.name, &bytes)?;
+    let first = page * page_rows::<R>() as u64;
+    Ok((bytes, (info.records.saturating_sub(first)).min(page_rows::<R>() as u64) as usize))
+}
+
+fn check_page(name: &str, page: &[u8]) -> Result<(), Error> {
+    match page.split_last_chunk::<4>() {
+        Some((body, crc)) if crc32c::crc32c(body) == u32::from_le_bytes(*crc) => Ok(()),
+        _ => Err(Error::corrupt(name, "checksum does not match")),
+    }
+}
+
 /// Writes one run, records in ascending order.
 #[derive(Debug)]
 pub(crate) struct RunWriter<R> {
     file: NamedFile,
     info: RunInfo,
+    /// Whole pages, and the one that is being filled.
     buffer: Vec<u8>,
+    page_start: usize,
     written: u64,
     row: PhantomData<R>,
 }
@@ -60,83 +93,155 @@ impl<R: Row> RunWriter<R> {
     pub(crate) fn new(disk: &dyn Disk, kind: Kind, level: u8, number: u32) -> Result<Self, Error> {
         let file = NamedFile::create(disk, &name(number))?;
         file.set_len(0)?;
-        let info = RunInfo { kind, level, number, records: 0, crc: 0 };
-        Ok(Self {
-            file,
-            info,
-            buffer: Vec::with_capacity(BUFFER_BYTES + R::LEN),
-            written: 0,
-            row: PhantomData,
-        })
+        let info = RunInfo { kind, level, number, records: 0 };
+        let buffer = Vec::with_capacity(BUFFER_BYTES + PAGE);
+        Ok(Self { file, info, buffer, page_start: 0, written: 0, row: PhantomData })
     }
 
     pub(crate) fn push(&mut self, row: &R) -> Result<(), Error> {
+        if self.buffer.len() - self.page_start + R::LEN > BODY {
+            self.end_page();
+            if self.buffer.len() >= BUFFER_BYTES {
+                self.flush()?;
+            }
+        }
         row.put(&mut self.buffer);
         self.info.records += 1;
-        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+        Ok(())
+    }
+
+    fn end_page(&mut self) {
+        self.buffer.resize(self.page_start + BODY, 0);
+        let crc = crc32c::crc32c(&self.buffer[self.page_start..]);
+        self.buffer.extend_from_slice(&crc.to_le_bytes());
+        self.page_start = self.buffer.len();
     }
 
     fn flush(&mut self) -> Result<(), Error> {
         self.file.write(&self.buffer, self.written)?;
-        self.info.crc = crc32c::crc32c_append(self.info.crc, &self.buffer);
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
+        self.page_start = 0;
         Ok(())
     }
 
     /// Makes the records durable; their name is when the folder is synced.
     pub(crate) fn finish(mut self) -> Result<RunInfo, Error> {
+        if self.buffer.len() > self.page_start {
+            self.end_page();
+        }
         self.flush()?;
         self.file.sync()?;
         Ok(self.info)
     }
 }
 
-/// Reads one run from its start.
+/// Heads of keys, as far as the index keeps them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heads {
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+    pub(crate) mask: u32,
+}
+
+impl Heads {
+    pub(crate) const ALL: Self = Self { first: 0, last: u32::MAX, mask: u32::MAX };
+}
+
+/// Reads records of one run in their order.
 #[derive(Debug)]
 pub(crate) struct RunReader<R> {
     file: NamedFile,
     info: RunInfo,
+    heads: Heads,
     buffer: Vec<u8>,
-    buffer_bytes: usize,
-    /// Of the buffer, what was handed out.
+    buffer_pages: u64,
+    /// Of the buffer, the record to be handed out next.
     at: usize,
-    /// Bytes read from the file.
-    read: u64,
-    crc: u32,
+    rows: usize,
+    /// Next page to be read.
+    page: u64,
     row: PhantomData<R>,
 }
 
 impl<R: Row> RunReader<R> {
-    pub(crate) fn new(disk: &dyn Disk, info: RunInfo, buffer_bytes: usize) -> Result<Self, Error> {
+    pub(crate) fn new(
+        disk: &dyn Disk,
+        info: RunInfo,
+        heads: Heads,
+        buffer_bytes: usize,
+    ) -> Result<Self, Error> {
         let file = NamedFile::open(disk, &info.name())?;
-        file.cut_to(info.records * R::LEN as u64)?;
-        let buffer_bytes = (buffer_bytes / R::LEN).max(1) * R::LEN;
-        Ok(Self { file, info, buffer: Vec::new(), buffer_bytes, at: 0, read: 0, crc: 0, row: PhantomData })
+        let pages = info.records.div_ceil(page_rows::<R>() as u64);
+        file.cut_to(pages * PAGE as u64)?;
+        let buffer_pages = (buffer_bytes / PAGE).max(1) as u64;
+        let mut reader = Self {
+            file,
+            info,
+            heads,
+            buffer: Vec::new(),
+            buffer_pages,
+            at: 0,
+            rows: 0,
+            page: 0,
+            row: PhantomData,
+        };
+        reader.seek()?;
+        Ok(reader)
+    }
+
+    /// Goes to the first record in the range.
+    fn seek(&mut self) -> Result<(), Error> {
+        let (mut low, mut high) = (0, self.info.records);
+        let wanted = |row: &R| row.head() & self.heads.mask >= self.heads.first;
+        if self.heads.first > 0 {
+            while low < high {
+                let middle = (low + high) / 2;
+                let (page, at) = (middle / page_rows::<R>() as u64, middle as usize % page_rows::<R>());
+                let (bytes, _) = read_page::<R>(&self.file, &self.info, page)?;
+                let row = R::get(&bytes[at * R::LEN..(at + 1) * R::LEN]);
+                if wanted(&row) { high = middle } else { low = middle + 1 }
+            }
+        }
+        self.page = low / page_rows::<R>() as u64;
+        if low < self.info.records {
+            self.fill()?;
+            self.at = low as usize % page_rows::<R>();
+        } else {
+            self.page = self.pages();
+        }
+        Ok(())
+    }
+
+    fn pages(&self) -> u64 {
+        self.info.records.div_ceil(page_rows::<R>() as u64)
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<R>, Error> {
-        if self.at == self.buffer.len() && !self.fill()? {
+        if self.at == self.rows && !self.fill()? {
             return Ok(None);
         }
-        let row = R::get(&self.buffer[self.at..self.at + R::LEN]);
-        self.at += R::LEN;
-        Ok(Some(row))
+        let (page, at) = (self.at / page_rows::<R>(), self.at % page_rows::<R>());
+        let start = page * PAGE + at * R::LEN;
+        let row = R::get(&self.buffer[start..start + R::LEN]);
+        self.at += 1;
+        Ok((row.head() & self.heads.mask <= self.heads.last).then_some(row))
     }
 
-    /// `false` at the end, where the checksum must be right.
+    /// `false` at the end.
     fn fill(&mut self) -> Result<bool, Error> {
-        let left = self.info.records * R::LEN as u64 - self.read;
-        if left == 0 {
-            if self.crc != self.info.crc {
-                return Err(Error::corrupt(&self.info.name(), "checksum does not match"));
-            }
+        let pages = (self.pages() - self.page).min(self.buffer_pages);
+        if pages == 0 {
             return Ok(false);
         }
-        self.buffer.resize((self.buffer_bytes as u64).min(left) as usize, 0);
-        self.file.read(&mut self.buffer, self.read)?;
-        self.crc = crc32c::crc32c_append(self.crc, &self.buffer);
-        self.read += self.buffer.len() as u64;
+        self.buffer.resize(pages as usize * PAGE, 0);
+        self.file.read(&mut self.buffer, self.page * PAGE as u64)?;
+        for page in self.buffer.chunks_exact(PAGE) {
+            check_page(&self.file.name, page)?;
+        }
+        let first = self.page * page_rows::<R>() as u64;
+        self.rows = (self.info.records - first).min(pages * page_rows::<R>() as u64) as usize;
+        self.page += pages;
         self.at = 0;
         Ok(true)
     }
@@ -151,12 +256,17 @@ pub(crate) struct Merge<R: Row> {
 
 impl<R: Row> Merge<R> {
     /// `memory_bytes` for all buffers.
-    pub(crate) fn new(disk: &dyn Disk, runs: &[RunInfo], memory_bytes: usize) -> Result<Self, Error> {
+    pub(crate) fn new(
+        disk: &dyn Disk,
+        runs: &[RunInfo],
+        range: Heads,
+        memory_bytes: usize,
+    ) -> Result<Self, Error> {
         let buffer_bytes = (memory_bytes / runs.len().max(1)).clamp(16 * 1024, 1024 * 1024);
         let mut readers = Vec::with_capacity(runs.len());
         let mut heads = BinaryHeap::with_capacity(runs.len());
         for (at, info) in runs.iter().enumerate() {
-            let mut reader = RunReader::new(disk, *info, buffer_bytes)?;
+            let mut reader = RunReader::new(disk, *info, range, buffer_bytes)?;
             heads.extend(reader.next()?.map(|row| Reverse((row, at))));
             readers.push(reader);
         }

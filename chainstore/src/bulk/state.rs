@@ -1,13 +1,17 @@
 //! The bulk row: how far a bulk sync is durable, and which runs belong to it.
 //!
 //! ```text
-//! row | blocks 4 | transactions 4 | hash 32 | secret 16 | next run 4 | runs 4 | run, for each | crc32c of all before 4 |
-//! run | kind 1 | level 1 | number 4 | records 8 | crc32c 4 |
+//! row | blocks 4 | transactions 4 | hash 32 | secret 16 | next run 4 | runs 4 | run, for each
+//!     | next file 4 | parts 4 | part, for each, as in the row of parts | repeated 4 | number 4, for each
+//!     | crc32c of all before 4 |
+//! run | kind 1 | level 1 | number 4 | records 8 |
 //! ```
+
+use std::collections::BTreeSet;
 
 use super::coins::Secret;
 use super::run::{Kind, RunInfo};
-use crate::base::BaseMark;
+use crate::base::{BaseMark, PartInfo, put_part, read_part};
 use crate::codec::{DecodeError, Reader, put_u32};
 
 /// See the module.
@@ -20,9 +24,25 @@ pub(crate) struct BulkState {
     pub(crate) next_run: u32,
     /// Of each kind in the order in which they were made; those of coins oldest first.
     pub(crate) runs: Vec<RunInfo>,
+    /// While it ends: parts of the base that are written, and where the files go on.
+    pub(crate) parts: Vec<PartInfo>,
+    pub(crate) next_file: u32,
+    /// Transactions whose id a later one has (BIP30), as the parts that are written found.
+    pub(crate) repeated: BTreeSet<u32>,
 }
 
 impl BulkState {
+    /// One that begins above a base.
+    pub(crate) fn new(mark: BaseMark, secret: Secret, next_file: u32) -> Self {
+        let (runs, parts, repeated) = Default::default();
+        Self { mark, secret, next_run: 0, runs, parts, next_file, repeated }
+    }
+
+    /// Whether parts are being written: then no more blocks may come.
+    pub(crate) fn is_ending(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     pub(crate) fn runs_of(&self, kind: Kind) -> Vec<RunInfo> {
         self.runs.iter().filter(|run| run.kind == kind).copied().collect()
     }
@@ -43,8 +63,12 @@ impl BulkState {
             out.push(run.level);
             put_u32(&mut out, run.number);
             out.extend_from_slice(&run.records.to_le_bytes());
-            put_u32(&mut out, run.crc);
         }
+        put_u32(&mut out, self.next_file);
+        put_u32(&mut out, self.parts.len() as u32);
+        self.parts.iter().for_each(|part| put_part(&mut out, part));
+        put_u32(&mut out, self.repeated.len() as u32);
+        self.repeated.iter().for_each(|number| put_u32(&mut out, *number));
         let crc = crc32c::crc32c(&out);
         put_u32(&mut out, crc);
         out
@@ -70,11 +94,20 @@ impl BulkState {
             };
             let (level, number) = (reader.u8()?, reader.u32()?);
             let records = u64::from_le_bytes(reader.array()?);
-            runs.push(RunInfo { kind, level, number, records, crc: reader.u32()? });
+            runs.push(RunInfo { kind, level, number, records });
+        }
+        let (next_file, count) = (reader.u32()?, reader.u32()?);
+        let mut parts = Vec::new();
+        for _ in 0..count {
+            parts.push(read_part(&mut reader)?);
+        }
+        let mut repeated = BTreeSet::new();
+        for _ in 0..reader.u32()? {
+            repeated.insert(reader.u32()?);
         }
         reader.u32()?;
         reader.finish()?;
-        Ok(Self { mark, secret, next_run, runs })
+        Ok(Self { mark, secret, next_run, runs, parts, next_file, repeated })
     }
 }
 
@@ -84,9 +117,11 @@ mod tests {
 
     #[test]
     fn the_row_comes_back_and_damage_is_seen() {
-        let run = RunInfo { kind: Kind::Coins, level: 2, number: 7, records: 1 << 40, crc: 5 };
+        let run = RunInfo { kind: Kind::Coins, level: 2, number: 7, records: 1 << 40 };
         let mark = BaseMark { blocks: 3, txs: 9, ..BaseMark::empty() };
-        let state = BulkState { mark, secret: Secret([1, 2]), next_run: 8, runs: vec![run, run] };
+        let runs = vec![run, run];
+        let repeated = [7, 9].into();
+        let state = BulkState { next_run: 8, runs, repeated, ..BulkState::new(mark, Secret([1, 2]), 4) };
         let row = state.encode();
         assert_eq!(BulkState::decode(&row).as_ref(), Ok(&state));
         for at in 0..row.len() {

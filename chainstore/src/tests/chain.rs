@@ -24,6 +24,7 @@ pub(crate) fn small_options() -> Options {
         keep_deltas: 5,
         merge_batch: 3,
         segment_bytes: 4000,
+        part_bytes: 600,
         txid_prefix: 1,
         base_cache_bytes: 1 << 20,
         tip_cache_bytes: 1 << 20,

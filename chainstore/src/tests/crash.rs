@@ -11,14 +11,15 @@ use bitcoin::Block;
 use super::chain::{Answers, Forge, aside, connect, small_options};
 use crate::disk::Disk;
 use crate::sim::SimDisk;
-use crate::{Error, Height, Store};
+use crate::{Error, Height, Options, Store};
 
 /// How many ways each moment is crashed.
 const WAYS: u64 = 2;
 
 fn open(disk: &SimDisk) -> Result<Store, Error> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    Store::open_on(disk, small_options())
+    // Each part is a file: a few of them are enough to be cut off between.
+    Store::open_on(disk, Options { part_bytes: 3000, ..small_options() })
 }
 
 /// One durable step: blocks to undo, then blocks to connect, then a merge or not.

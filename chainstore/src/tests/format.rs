@@ -7,7 +7,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, BlockHash};
 
 use super::chain::{Forge, connect, small_options};
-use crate::base::BaseMark;
+use crate::base::{BaseMark, KeyRange, PartInfo, PartList, Reach, Table};
 use crate::delta_row;
 use crate::files::BlockRow;
 use crate::group::{Group, GroupCoin};
@@ -74,6 +74,24 @@ fn the_group_is_as_drawn() {
 }
 
 #[test]
+fn the_row_of_parts_is_as_drawn() {
+    let part = |table, file, cut| PartInfo {
+        table,
+        range: KeyRange::split_all(0).next().unwrap(),
+        file,
+        bits: 20,
+        entries: 16_000_000,
+        bytes: 250_000_000,
+        reach: Reach { blocks: 500_000, txs: 280_000_000 },
+        cut,
+    };
+    let parts = vec![part(Table::Scripts, 1, None), part(Table::Coins, 2, Some(7))];
+    let list = PartList { next_file: 3, parts };
+    assert_drawn("parts", &list.encode());
+    assert_eq!(PartList::decode(&drawn("parts")).unwrap(), list);
+}
+
+#[test]
 fn the_delta_is_as_drawn() {
     let mut store = Store::open_on(Arc::new(SimDisk::new()), small_options()).unwrap();
     let mut forge = Forge::new(1);
@@ -91,6 +109,6 @@ fn the_delta_is_as_drawn() {
 
 #[test]
 fn the_manifest_is_as_drawn() {
-    let text = Manifest { network: bitcoin::Network::Bitcoin, txid_prefix: 8 }.encode();
+    let text = Manifest { network: bitcoin::Network::Bitcoin, txid_prefix: 6 }.encode();
     assert!(FORMAT.contains(&text), "docs/format.md should have:\n{text}");
 }

@@ -9,8 +9,6 @@
 //! entry | key, without its first ⌊bits / 8⌋ bytes | length of what follows, varint, where that differs | content |
 //! ```
 
-use std::collections::BTreeMap;
-
 use crate::codec::{DecodeError, Reader, put_varint};
 
 /// Buckets are never fewer than this (as a power of two): in a small index each row is a bucket of its own.
@@ -29,10 +27,11 @@ pub(crate) struct Shape<const N: usize> {
     pub(crate) content_bytes: Option<usize>,
 }
 
-/// The bits for a table of so many entries.
-pub(crate) fn bits_for(entries: u64) -> u8 {
+/// The bits for so many entries whose keys have their first `depth` bits in common.
+pub(crate) fn bits_for(entries: u64, depth: u8) -> u8 {
     let buckets = entries / ENTRIES;
-    (buckets.checked_ilog2().unwrap_or(0) as u8).clamp(MIN_BITS, MAX_BITS)
+    let bits = buckets.checked_ilog2().unwrap_or(0) as u8 + depth;
+    bits.clamp(MIN_BITS, MAX_BITS)
 }
 
 impl<const N: usize> Shape<N> {
@@ -64,6 +63,11 @@ impl<const N: usize> Shape<N> {
             *byte = known;
         }
         Entries { shape: *self, head, row, at: 0 }
+    }
+
+    /// The entries of a bucket's row from a place on where one begins.
+    pub(crate) fn entries_at<'a>(&self, bucket: u32, row: &'a [u8], at: usize) -> Entries<'a, N> {
+        Entries { at: at.min(row.len()), ..self.entries(bucket, row) }
     }
 
     /// The entries of a bucket's row from a key on. Where all are of one size they are not walked through: the
@@ -139,6 +143,11 @@ impl<'a, const N: usize> Entries<'a, N> {
         Ok(Some((tail, content)))
     }
 
+    /// Where the next entry begins.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     /// The next entry: its key, and its content.
     pub(crate) fn next(&mut self) -> Result<Option<Entry<'a, [u8; N]>>, DecodeError> {
         let Some((tail, content)) = self.step()? else { return Ok(None) };
@@ -148,99 +157,22 @@ impl<'a, const N: usize> Entries<'a, N> {
     }
 }
 
-/// A bucket to be changed.
-#[derive(Debug)]
-pub(crate) struct Open<const N: usize> {
-    shape: Shape<N>,
-    pub(crate) number: u32,
-    entries: BTreeMap<[u8; N], Vec<u8>>,
-}
-
-impl<const N: usize> Open<N> {
-    pub(crate) fn decode(shape: Shape<N>, number: u32, row: &[u8]) -> Result<Self, DecodeError> {
-        let mut entries = BTreeMap::new();
-        let mut walk = shape.entries(number, row);
-        while let Some((key, content)) = walk.next()? {
-            entries.insert(key, content.to_vec());
-        }
-        Ok(Self { shape, number, entries })
-    }
-
-    pub(crate) fn get(&self, key: &[u8; N]) -> Option<&[u8]> {
-        self.entries.get(key).map(Vec::as_slice)
-    }
-
-    /// Puts or removes an entry; back comes whether there was one.
-    pub(crate) fn set(&mut self, key: [u8; N], content: Option<Vec<u8>>) -> bool {
-        match content {
-            Some(content) => self.entries.insert(key, content).is_some(),
-            None => self.entries.remove(&key).is_some(),
-        }
-    }
-
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::new();
-        for (key, content) in &self.entries {
-            self.shape.put(&mut row, key, content);
-        }
-        row
-    }
-}
-
-/// Gathers entries in key order into rows.
-#[derive(Debug)]
-pub(crate) struct RowMaker<const N: usize> {
-    shape: Shape<N>,
-    current: Option<u32>,
-    rows: Rows,
-}
-
-/// Rows one behind the other: the number of each, and where it ends.
-#[derive(Debug, Default)]
-pub(crate) struct Rows {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) ends: Vec<(u32, usize)>,
-}
-
-impl<const N: usize> RowMaker<N> {
-    pub(crate) fn new(shape: Shape<N>) -> Self {
-        Self { shape, current: None, rows: Rows::default() }
-    }
-
-    /// Adds an entry; `true` when enough rows are complete to be taken.
-    pub(crate) fn push(&mut self, key: &[u8; N], content: &[u8]) -> Option<Rows> {
-        const TAKE_BYTES: usize = 256 * 1024;
-        let bucket = self.shape.bucket(key);
-        let mut taken = None;
-        if self.current != Some(bucket) {
-            self.close();
-            if self.rows.bytes.len() >= TAKE_BYTES {
-                taken = Some(std::mem::take(&mut self.rows));
-            }
-            self.current = Some(bucket);
-        }
-        self.shape.put(&mut self.rows.bytes, key, content);
-        taken
-    }
-
-    /// What is left.
-    pub(crate) fn finish(mut self) -> Rows {
-        self.close();
-        self.rows
-    }
-
-    fn close(&mut self) {
-        if let Some(bucket) = self.current.take() {
-            self.rows.ends.push((bucket, self.rows.bytes.len()));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    fn decode(shape: Shape<12>, number: u32, row: &[u8]) -> Result<BTreeMap<[u8; 12], Vec<u8>>, DecodeError> {
+        let mut found = BTreeMap::new();
+        let mut walk = shape.entries(number, row);
+        while let Some((key, content)) = walk.next()? {
+            found.insert(key, content.to_vec());
+        }
+        Ok(found)
+    }
 
     proptest! {
         #[test]
@@ -249,33 +181,28 @@ mod tests {
             bits in MIN_BITS..=MAX_BITS,
         ) {
             let shape = Shape::<12> { bits, content_bytes: None };
-            let mut maker = RowMaker::new(shape);
+            let mut rows: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
             for (key, content) in &keys {
-                prop_assert!(maker.push(key, content).is_none());
+                shape.put(rows.entry(shape.bucket(key)).or_default(), key, content);
             }
-            let rows = maker.finish();
             let mut found = BTreeMap::new();
-            let mut start = 0;
-            for (number, end) in &rows.ends {
-                let row = &rows.bytes[start..*end];
-                let open = Open::decode(shape, *number, row).unwrap();
-                prop_assert_eq!(open.encode(), row);
-                for (key, content) in &open.entries {
+            for (number, row) in &rows {
+                let entries = decode(shape, *number, row).unwrap();
+                for (key, content) in &entries {
                     prop_assert_eq!(shape.find(row, key).unwrap(), Some(content.as_slice()));
                 }
-                found.extend(open.entries);
-                start = *end;
+                found.extend(entries);
             }
             prop_assert_eq!(found, keys);
         }
 
         #[test]
-        fn any_bytes_are_a_row_or_an_error(row in proptest::collection::vec(any::<u8>(), 0..300), key: [u8; 16]) {
+        fn any_bytes_are_a_row_or_an_error(row in proptest::collection::vec(any::<u8>(), 0..300), key: [u8; 12]) {
             for content_bytes in [None, Some(0), Some(25)] {
-                let shape = Shape::<16> { bits: MIN_BITS, content_bytes };
+                let shape = Shape::<12> { bits: MIN_BITS, content_bytes };
                 let _ = shape.find(&row, &key);
-                if let Ok(open) = Open::decode(shape, 0, &row) {
-                    prop_assert!(open.entries.len() <= row.len());
+                if let Ok(entries) = decode(shape, 0, &row) {
+                    prop_assert!(entries.len() <= row.len());
                 }
             }
         }

@@ -1,0 +1,277 @@
+//! The index of the blocks below the deltas: parts, each an immutable file with one table's rows over a range of keys.
+//!
+//! `part` is one of them and the row that says which count, `bucket` and `rows` are what stands in them, `undone` is
+//! what is true of those that a deep undo made void in part, `changes` and `rewrite` make new ones.
+//! Here are the questions put to all of them together. Parts may go further than others while a merge writes them
+//! anew: whoever asks leaves out the deltas of the blocks that the part has ([`Base::reach`]).
+
+mod bucket;
+mod changes;
+mod part;
+mod rewrite;
+mod rows;
+mod undone;
+
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+
+pub(crate) use self::bucket::Shape;
+pub(crate) use self::changes::{Change, DeltaChanges};
+use self::part::head;
+pub(crate) use self::part::{
+    DIR, KeyRange, Part, PartInfo, PartList, Reach, Table, coin_shape, file_name, put_part, read_part,
+    script_shape, tx_shape,
+};
+pub(crate) use self::rewrite::{Old, Plan, Valid, rewrite};
+pub(crate) use self::rows::{
+    COIN_KEY, CoinContent, CoinKey, SCRIPT_KEY, TX_KEY, TxKey, coin_content, coin_key, cut, tx_key,
+};
+use self::rows::{coin_place, decode_coin, tx_number};
+pub(crate) use self::undone::Undone;
+use crate::codec::{DecodeError, Reader};
+use crate::delta::{CoinValue, Delta, TxPrefix};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::group::Group;
+use crate::types::{ScriptKey, TxNum};
+
+/// A block, as the last of those that something has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BaseMark {
+    /// Blocks in it: its height plus one.
+    pub(crate) blocks: u32,
+    /// Transactions in it: the number of the next.
+    pub(crate) txs: u32,
+    /// Hash of its last block, zeros when it has none.
+    pub(crate) hash: BlockHash,
+}
+
+impl BaseMark {
+    pub(crate) fn empty() -> Self {
+        Self { blocks: 0, txs: 0, hash: BlockHash::all_zeros() }
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
+        Reach { blocks: self.blocks, txs: self.txs }
+    }
+
+    pub(crate) fn encode(&self) -> [u8; 40] {
+        let mut row = [0; 40];
+        row[..4].copy_from_slice(&self.blocks.to_le_bytes());
+        row[4..8].copy_from_slice(&self.txs.to_le_bytes());
+        row[8..].copy_from_slice(self.hash.as_ref());
+        row
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (blocks, txs) = (reader.u32()?, reader.u32()?);
+        Ok(Self { blocks, txs, hash: BlockHash::from_byte_array(reader.array()?) })
+    }
+}
+
+/// A part, and what of it counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub(crate) info: PartInfo,
+    pub(crate) part: Arc<Part>,
+}
+
+/// All parts. A copy is cheap to make, and stays as it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    /// By table, then by key.
+    parts: Vec<Placed>,
+    undone: Arc<Undone>,
+    /// Bytes of a txid that keys keep; the rest of the prefix is zero.
+    prefix_len: u8,
+}
+
+impl Base {
+    /// Opens the parts of a list; `cache_bytes` for all of them together.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        list: &PartList,
+        undone: Undone,
+        cache_bytes: usize,
+        prefix_len: u8,
+    ) -> Result<Self, Error> {
+        let each = part_cache(cache_bytes, list.parts.len());
+        let place = |info: &PartInfo| -> Result<Placed, Error> {
+            Ok(Placed { info: *info, part: Part::open(disk, info.file, each)? })
+        };
+        let mut parts: Vec<Placed> = list.parts.iter().map(place).collect::<Result<_, _>>()?;
+        parts.sort_unstable_by_key(|placed| (placed.info.table, placed.info.range.first()));
+        Ok(Self { parts, undone: Arc::new(undone), prefix_len })
+    }
+
+    pub(crate) fn parts(&self) -> &[Placed] {
+        &self.parts
+    }
+
+    pub(crate) fn undone(&self) -> &Arc<Undone> {
+        &self.undone
+    }
+
+    pub(crate) fn prefix_len(&self) -> u8 {
+        self.prefix_len
+    }
+
+    pub(crate) fn list(&self, next_file: u32) -> PartList {
+        PartList { next_file, parts: self.parts.iter().map(|placed| placed.info).collect() }
+    }
+
+    /// The part that would have a key.
+    fn part_of(&self, table: Table, key: &[u8]) -> Option<&Placed> {
+        let head = head(key);
+        let after = self
+            .parts
+            .partition_point(|placed| (placed.info.table, placed.info.range.first()) <= (table, head));
+        self.parts.get(after.checked_sub(1)?).filter(|placed| placed.info.table == table)
+    }
+
+    /// Of how many blocks a table has the rows of a key.
+    pub(crate) fn reach(&self, table: Table, key: &[u8]) -> u32 {
+        self.part_of(table, key).map_or(0, |placed| placed.info.reach.blocks)
+    }
+
+    /// Whether any part has a block's rows.
+    pub(crate) fn covers(&self, height: u32) -> bool {
+        self.parts.iter().any(|placed| placed.info.reach.blocks > height)
+    }
+
+    /// Whether all parts go exactly as far as is said, and nothing in them is void.
+    pub(crate) fn is_level(&self, blocks: u32) -> bool {
+        let level = |placed: &Placed| placed.info.reach.blocks == blocks && placed.info.cut.is_none();
+        self.parts.iter().all(level) && self.undone.is_empty()
+    }
+
+    /// Makes the rows of the top block void, in the parts that have them.
+    pub(crate) fn undo(&mut self, delta: &Arc<Delta>) {
+        let (height, first_tx) = (delta.head.height.0, delta.head.first_tx);
+        let number = self.undone.next();
+        Arc::make_mut(&mut self.undone).push(number, delta.clone());
+        for placed in self.parts.iter_mut().filter(|placed| placed.info.reach.blocks > height) {
+            placed.info.reach = Reach { blocks: height, txs: first_tx };
+            placed.info.cut.get_or_insert(number);
+        }
+    }
+
+    /// Forgets what was undone, when no part needs it.
+    pub(crate) fn forget_undone(&mut self) -> bool {
+        let needed = self.parts.iter().any(|placed| placed.info.cut.is_some());
+        let forgets = !needed && !self.undone.is_empty();
+        if forgets {
+            self.undone = Arc::default();
+        }
+        forgets
+    }
+
+    /// Puts new parts in the place of the one with the keys of all of them, or where the table had none.
+    pub(crate) fn replace(&mut self, old: Option<u32>, new: impl IntoIterator<Item = Placed>) {
+        self.parts.retain(|placed| Some(placed.info.file) != old);
+        self.parts.extend(new);
+        self.parts.sort_unstable_by_key(|placed| (placed.info.table, placed.info.range.first()));
+    }
+
+    /// History and unspent outputs of a script.
+    pub(crate) fn group(&self, key: &ScriptKey) -> Result<Group, Error> {
+        let Some(Placed { info, part }) = self.part_of(Table::Scripts, &key.0) else {
+            return Ok(Group::default());
+        };
+        let shape = script_shape(info.bits);
+        let row = part.rows.get(shape.bucket(&key.0)).map_err(|error| part.error(error))?;
+        let content = match &row {
+            Some(row) => shape.find(row.value(), &key.0).map_err(|fault| part.fault(fault))?,
+            None => None,
+        };
+        let group = content.map_or_else(|| Ok(Group::default()), Group::decode);
+        let mut group = group.map_err(|fault| part.fault(fault))?;
+        if let Some(from) = info.cut {
+            self.undone.restore(key, &mut group, from, info.reach.txs);
+        }
+        Ok(group)
+    }
+
+    /// Coins under a txid prefix at one output index.
+    pub(crate) fn coins(&self, prefix: TxPrefix, vout: u32) -> Result<Vec<(TxNum, CoinValue)>, Error> {
+        let first = coin_key(cut(prefix, self.prefix_len), vout, TxNum(0));
+        let last = coin_key(cut(prefix, self.prefix_len), vout, TxNum(u32::MAX));
+        let mut coins = Vec::new();
+        let Some(Placed { info, part }) = self.part_of(Table::Coins, &first) else { return Ok(coins) };
+        let shape = coin_shape(info.bits);
+        let fault = |fault| part.fault(fault);
+        if let Some(row) = part.rows.get(shape.bucket(&first)).map_err(|error| part.error(error))? {
+            let mut entries = shape.entries_from(row.value(), &first).map_err(fault)?;
+            while let Some((key, content)) = entries.next().map_err(fault)?
+                && key <= last
+            {
+                coins.push((coin_place(&key).1, decode_coin(content).map_err(fault)?));
+            }
+        }
+        if let Some(from) = info.cut {
+            coins.retain(|(number, _)| number.0 < info.reach.txs);
+            let keys = Undone::keys_of(prefix, Some(vout));
+            for (key, coin) in self.undone.coins(from, info.reach.txs, keys) {
+                let number = coin_place(key).1;
+                if !coins.iter().any(|(other, _)| *other == number) {
+                    coins.push((number, *coin));
+                }
+            }
+        }
+        Ok(coins)
+    }
+
+    /// Transactions under a txid prefix, ascending.
+    pub(crate) fn numbers(&self, prefix: TxPrefix) -> Result<Vec<TxNum>, Error> {
+        let prefix = cut(prefix, self.prefix_len);
+        let (first, last) = (tx_key(prefix, 0), tx_key(prefix, u32::MAX));
+        let mut numbers = Vec::new();
+        let Some(Placed { info, part }) = self.part_of(Table::Txs, &first) else { return Ok(numbers) };
+        let shape = tx_shape(info.bits);
+        let row = part.rows.get(shape.bucket(&first)).map_err(|error| part.error(error))?;
+        let Some(row) = row else { return Ok(numbers) };
+        let fault = |fault| part.fault(fault);
+        let mut entries = shape.entries_from(row.value(), &first).map_err(fault)?;
+        while let Some((key, _)) = entries.next().map_err(fault)?
+            && key <= last
+        {
+            numbers.push(tx_number(&key));
+        }
+        if info.cut.is_some() {
+            numbers.retain(|number| number.0 < info.reach.txs);
+        }
+        Ok(numbers)
+    }
+
+    /// All entries in order, for tests that compare two stores. The base must be level.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn dump(&self, out: &mut Vec<String>) -> Result<(), Error> {
+        for placed in &self.parts {
+            let mut old = Old::new(placed);
+            match placed.info.table {
+                Table::Scripts => old.walk(script_shape(placed.info.bits), |key, content| {
+                    let group = Group::decode(content).map_err(|fault| placed.part.fault(fault))?;
+                    out.push(format!("script {key:02x?} {group:?}"));
+                    Ok(())
+                })?,
+                Table::Coins => old.walk(coin_shape(placed.info.bits), |key, content| {
+                    out.push(format!("coin {key:02x?} {content:02x?}"));
+                    Ok(())
+                })?,
+                Table::Txs => old.walk(tx_shape(placed.info.bits), |key, _| {
+                    out.push(format!("tx {key:02x?}"));
+                    Ok(())
+                })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one part may cache.
+pub(crate) fn part_cache(cache_bytes: usize, parts: usize) -> usize {
+    const LEAST: usize = 256 * 1024;
+    (cache_bytes / parts.max(1)).max(LEAST)
+}
