@@ -185,6 +185,18 @@ impl Scheduler {
         true
     }
 
+    /// A block of this peer passed its check.
+    pub fn sound(&mut self, from: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.sound();
+        }
+    }
+
+    /// A block was damaged on its way from this peer. Returns whether the peer must be dropped for it.
+    pub fn damaged(&mut self, from: PeerId) -> bool {
+        self.peers.get_mut(&from).is_some_and(Peer::damaged)
+    }
+
     /// A block was connected.
     pub fn connected(&mut self) {
         self.patience.connected();

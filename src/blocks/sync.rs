@@ -12,17 +12,17 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
-use bytes::Bytes;
 use chainstore::{Height, Tip};
 
 use super::activation::Activation;
+use super::check::Refusal;
 use super::reorder::Reorder;
 use super::scheduler::{Delivery, Scheduler, Situation};
 use super::window::{WINDOW, Window};
 use crate::headers::{HeaderTip, HeaderTree};
-use crate::peer::{Misbehavior, PeerId, PeerInfo};
+use crate::peer::{Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockError, CheckedBlock, Verdict};
+use crate::validate::{CheckedBlock, Verdict};
 
 /// Length of a serialized block header.
 const HEADER_BYTES: usize = 80;
@@ -32,8 +32,8 @@ const HEADER_BYTES: usize = 80;
 pub enum Output {
     /// Ask for these blocks with one `getdata`, in this order.
     GetData { peer: PeerId, blocks: Vec<BlockHash> },
-    /// Run rungs 3 and 4; the answer comes back through [`BlockSync::handle_checked`].
-    Check { hash: BlockHash, height: Height, raw: Bytes },
+    /// Run `check_received`; the answer comes back through [`BlockSync::handle_checked`].
+    Check { hash: BlockHash, height: Height, block: WireBlock },
     /// Connect this block on top of the one of the last `Connect`, or of the chain's tip.
     Connect(CheckedBlock),
     /// Keep this block on disk: it is not the chain's next.
@@ -44,6 +44,8 @@ pub enum Output {
     /// The block breaks a rule: its header and what builds on it are never to be followed. The header tree is to be
     /// told before anything else happens here; `handle_best_changed` follows.
     MarkInvalid { hash: BlockHash, reason: String },
+    /// A block was damaged on its way from this peer, and is asked for again.
+    Damaged { peer: PeerId, hash: BlockHash },
     /// Close the connection. The peer is forgotten here already.
     Drop { peer: PeerId, why: Misbehavior },
 }
@@ -135,18 +137,19 @@ impl BlockSync {
     }
 
     /// A peer sent a block. One that was not asked for is dropped without a word: a lost race may bring it.
-    pub fn handle_block(&mut self, now: Now, from: PeerId, raw: Bytes, tree: &HeaderTree) {
+    pub fn handle_block(&mut self, now: Now, from: PeerId, block: WireBlock, tree: &HeaderTree) {
         if !self.scheduler.has_peer(from) {
             return;
         }
-        let header = raw.get(..HEADER_BYTES).and_then(|bytes| deserialize::<Header>(bytes).ok());
+        let header = block.bytes.get(..HEADER_BYTES).and_then(|bytes| deserialize::<Header>(bytes).ok());
         let Some(hash) = header.map(|header| header.block_hash()) else {
-            self.drop_peer(from, Misbehavior::BadMessage(format!("block of {} bytes", raw.len())));
+            let what = format!("block of {} bytes", block.bytes.len());
+            self.drop_peer(from, Misbehavior::BadMessage(what));
             self.advance(now, tree);
             return;
         };
         match self.scheduler.delivered(now, from, hash) {
-            Delivery::Asked { height, side } => self.take(from, height, hash, side, raw),
+            Delivery::Asked { height, side } => self.take(from, height, hash, side, block),
             Delivery::Unasked => {
                 self.unasked = self.unasked.saturating_add(1);
                 // Nothing has changed, and a flood of these must cost no more than it does.
@@ -168,16 +171,22 @@ impl BlockSync {
         &mut self,
         now: Now,
         hash: BlockHash,
-        result: Result<CheckedBlock, BlockError>,
+        result: Result<CheckedBlock, Refusal>,
         tree: &HeaderTree,
     ) {
         let Some((height, from)) = self.reorder.checking(&hash) else { return };
         match result {
             Ok(block) => {
+                self.scheduler.sound(from);
                 self.reorder.passed(block);
                 self.activation.block_ready(hash, tree);
             }
-            Err(error) => {
+            Err(Refusal::Damaged) => {
+                self.reorder.release(&hash);
+                self.window.set_held(height, hash, false);
+                self.damaged(from, hash);
+            }
+            Err(Refusal::Refused(error)) => {
                 self.reorder.release(&hash);
                 let reason = error.to_string();
                 self.drop_peer(from, Misbehavior::BadBlock(reason.clone()));
@@ -272,15 +281,15 @@ impl BlockSync {
     }
 
     /// Takes in a block that was asked for, if it is still wanted and there is room for it. A second copy is not.
-    fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, raw: Bytes) {
+    fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, block: WireBlock) {
         let settled = is_settled(&hash, &self.reorder, &self.activation);
         if settled || !(side || self.window.contains(height, hash)) {
             return;
         }
         let is_first = self.window.first_missing() == Some((height, hash));
-        if self.reorder.arrived(hash, height, from, raw.len(), is_first) {
+        if self.reorder.arrived(hash, height, from, block.bytes.len(), is_first) {
             self.window.set_held(height, hash, true);
-            self.outputs.push_back(Output::Check { hash, height, raw });
+            self.outputs.push_back(Output::Check { hash, height, block });
         }
     }
 
@@ -301,6 +310,16 @@ impl BlockSync {
     fn bar(&mut self, hash: BlockHash) {
         self.activation.bar(hash);
         self.window = Window::above(self.activation.connected());
+    }
+
+    /// One such message is the line's fault; a peer, or a line, that only sends such is of no use.
+    fn damaged(&mut self, from: PeerId, hash: BlockHash) {
+        if self.scheduler.damaged(from) {
+            let what = "one block after the other does not match its checksum".to_owned();
+            self.drop_peer(from, Misbehavior::BadMessage(what));
+        } else {
+            self.outputs.push_back(Output::Damaged { peer: from, hash });
+        }
     }
 
     fn drop_peer(&mut self, peer: PeerId, why: Misbehavior) {

@@ -9,12 +9,13 @@ use bitcoin::{BlockHash, Network, Work};
 use bytes::Bytes;
 use chainstore::{Height, Tip};
 
+use super::check::check_received;
 use super::sync::{BlockSync, ChainEvent, Output, Progress};
 use super::testing_forge::{Fault, Forge};
 use crate::headers::HeaderTree;
-use crate::peer::{Misbehavior, PeerId, PeerInfo};
+use crate::peer::{Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockContext, CheckedBlock, Params, check_block};
+use crate::validate::{BlockContext, CheckedBlock, Params};
 
 /// Room for whatever a test asks, where memory is not its subject.
 pub(super) const ENOUGH_BYTES: usize = 1 << 40;
@@ -61,6 +62,8 @@ pub(super) struct Harness {
     peers: BTreeMap<PeerId, ScriptedPeer>,
     next_peer: u64,
     dropped: Vec<(PeerId, Misbehavior)>,
+    /// Blocks said to have been damaged on their way.
+    pub damaged: Vec<(PeerId, BlockHash)>,
     /// Blocks told to be invalid.
     pub condemned: Vec<BlockHash>,
     /// Checks put out so far.
@@ -102,6 +105,7 @@ impl Harness {
             peers: BTreeMap::new(),
             next_peer: 1,
             dropped: Vec::new(),
+            damaged: Vec::new(),
             condemned: Vec::new(),
             checks: 0,
             passed: BTreeSet::new(),
@@ -175,12 +179,22 @@ impl Harness {
         self.deliver_raw(from, hash, self.forge.raw(hash));
     }
 
+    /// A peer sends a block of which one bit turns on the way.
+    pub fn deliver_damaged(&mut self, from: PeerId, hash: BlockHash) {
+        let sent = WireBlock::new(self.forge.raw(hash));
+        self.deliver_block(from, hash, WireBlock { bytes: self.forge.mutated(hash), ..sent });
+    }
+
     /// A peer sends bytes that begin with the header of `hash`.
     pub fn deliver_raw(&mut self, from: PeerId, hash: BlockHash, raw: Bytes) {
+        self.deliver_block(from, hash, WireBlock::new(raw));
+    }
+
+    fn deliver_block(&mut self, from: PeerId, hash: BlockHash, block: WireBlock) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.owes.remove(&hash);
         }
-        self.sync.handle_block(self.now, from, raw, &self.tree);
+        self.sync.handle_block(self.now, from, block, &self.tree);
         self.perform();
     }
 
@@ -293,11 +307,11 @@ impl Harness {
             };
             match output {
                 Output::GetData { peer, blocks } => self.take_request(peer, blocks),
-                Output::Check { hash, height, raw } => {
+                Output::Check { hash, height, block } => {
                     self.checks += 1;
                     let parent_mtp = self.tree.median_time_past(self.forge.parent(hash)).unwrap();
                     let context = BlockContext { height, parent_mtp };
-                    let result = check_block(raw, &context, &self.forge.params);
+                    let result = check_received(block, &context, &self.forge.params);
                     if result.is_ok() {
                         self.note_passed(hash);
                     }
@@ -309,6 +323,7 @@ impl Harness {
                     self.writer.queue.push_back(Command::Switch { fork, connect });
                 }
                 Output::MarkInvalid { hash, .. } => self.condemn(hash),
+                Output::Damaged { peer, hash } => self.damaged.push((peer, hash)),
                 Output::Drop { peer, why } => {
                     assert!(self.peers.remove(&peer).is_some(), "{peer} was gone already");
                     self.dropped.push((peer, why));

@@ -25,12 +25,12 @@ use chain::{Chain, Command, Event};
 use progress::Meter;
 pub use progress::Progress;
 
-use crate::blocks::{self, BlockSync};
+use crate::blocks::{self, BlockSync, Refusal};
 use crate::headers::{self, HeaderSync, HeaderTree};
-use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo};
+use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::query::{SyncState, Touched, View};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockContext, BlockError, CheckedBlock};
+use crate::validate::{BlockContext, CheckedBlock};
 
 /// How often wallets that wait are told how far the sync is, and the operator's figures move.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -48,10 +48,10 @@ pub enum Input {
     PeerReady(PeerId, PeerInfo),
     PeerMessage(PeerId, Message),
     PeerGone(PeerId, CloseReason),
-    /// What rungs 3 and 4 said of a block that was put out as `Output::Check`.
+    /// What came of a block that was put out as `Output::Check`.
     Checked {
         hash: BlockHash,
-        result: Result<CheckedBlock, BlockError>,
+        result: Result<CheckedBlock, Refusal>,
     },
     /// What became of a command to the chain's writer.
     Chain(Event),
@@ -67,10 +67,10 @@ pub enum Input {
 pub enum Output {
     Send(PeerId, Message),
     Drop(PeerId, Misbehavior),
-    /// Run `validate::check_block`; the answer comes back as `Input::Checked`.
+    /// Run `blocks::check_received`; the answer comes back as `Input::Checked`.
     Check {
         hash: BlockHash,
-        raw: Bytes,
+        block: WireBlock,
         context: BlockContext,
     },
     /// For the chain's writer, in this order.
@@ -279,9 +279,9 @@ impl Node {
         match message {
             Message::Headers(headers) => self.headers.handle_headers(now, peer, headers),
             Message::Inv(inventory) => self.headers.handle_inv(now, peer, &inventory),
-            Message::Block(raw) => {
-                self.meter.received(raw.len());
-                self.blocks.handle_block(now, peer, raw, self.headers.tree());
+            Message::Block(block) => {
+                self.meter.received(block.bytes.len());
+                self.blocks.handle_block(now, peer, block, self.headers.tree());
             }
             Message::NotFound(inventory) => {
                 for hash in inventory.iter().filter_map(crate::peer::Inventory::block) {
@@ -356,12 +356,12 @@ impl Node {
                 let inventory = blocks.into_iter().map(crate::peer::Inventory::witness_block).collect();
                 self.outputs.push_back(Output::Send(peer, Message::GetData(inventory)));
             }
-            blocks::Output::Check { hash, height, raw } => {
+            blocks::Output::Check { hash, height, block } => {
                 let tree = self.headers.tree();
                 let parent = tree.info(hash).map(|info| info.prev);
                 let parent_mtp = parent.and_then(|parent| tree.median_time_past(parent)).unwrap_or(0);
                 let context = BlockContext { height, parent_mtp };
-                self.outputs.push_back(Output::Check { hash, raw, context });
+                self.outputs.push_back(Output::Check { hash, block, context });
             }
             blocks::Output::Connect(block) => self.outputs.push_back(Output::Chain(Command::Connect(block))),
             blocks::Output::Store(block) => self.outputs.push_back(Output::Chain(Command::Store(block))),
@@ -373,6 +373,10 @@ impl Node {
                 self.outputs.push_back(Output::Chain(Command::MarkInvalid(hash)));
                 self.notice(Notice::InvalidBlock { hash, reason });
                 self.blocks.handle_best_changed(now, self.headers.tree());
+            }
+            blocks::Output::Damaged { peer, hash } => {
+                let what = format!("block {hash} was damaged on its way here, asked again");
+                self.notice(Notice::Peer(peer, what));
             }
             blocks::Output::Drop { peer, why } => self.outputs.push_back(Output::Drop(peer, why)),
         }
