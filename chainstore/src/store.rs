@@ -22,6 +22,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::files::Files;
 use crate::headers::HeaderStage;
+use crate::repair::name_block;
 use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
 use crate::tip::{Aside, AsideChange, State, Stored, TipFile};
@@ -191,9 +192,10 @@ impl Store {
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
         let Parts { lock, files, tip, base, reader, segments, state, aside, view, bulk } =
             crate::open::open(disk.clone(), &options)?;
+        files.blocks.repairs().load(tip.moved()?);
         let staged = Staged::nothing(&view, &state);
         let snapshot = Arc::new(Snapshot::new(view.clone(), reader.clone(), state.headers));
-        Ok(Self {
+        let store = Self {
             options,
             staged,
             view,
@@ -211,7 +213,9 @@ impl Store {
             headers_complete: false,
             bulk_ended: false,
             _lock: lock,
-        })
+        };
+        store.note_lost()?;
+        Ok(store)
     }
 
     /// The staged tip.
@@ -335,6 +339,9 @@ impl Store {
     }
 
     /// Stages the undoing of the tip's block, which stays findable by hash; returns the block undone.
+    ///
+    /// Below the deltas it is [`Error::DamagedBlock`] where a block that is needed for it cannot be read; the staged
+    /// tip is as it was.
     pub fn disconnect(&mut self) -> Result<Tip, Error> {
         self.alive()?;
         self.end_bulk()?;
@@ -343,8 +350,12 @@ impl Store {
             Some(delta) => delta,
             None => {
                 let undone = self.undo_base(tip);
-                // A half undone base must not be committed.
-                Arc::new(undone.map_err(|error| self.kill(error))?)
+                Arc::new(undone.map_err(|error| match error {
+                    // Nothing of this block is undone yet.
+                    Error::DamagedBlock { .. } => error,
+                    // A half undone base must not be committed.
+                    _ => self.kill(error),
+                })?)
             }
         };
         self.staged.any = true;
@@ -391,7 +402,10 @@ impl Store {
     /// A block that is kept and not connected, staged ones included.
     pub fn stored_block(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, Error> {
         self.alive()?;
-        self.stored(hash).map(|stored| self.files.blocks.read(stored.pos)).transpose()
+        let read = |Stored { height, pos }| {
+            self.files.blocks.read(pos).map_err(|error| name_block(error, height, *hash))
+        };
+        self.stored(hash).map(read).transpose()
     }
 
     /// Heights and hashes of the blocks that are kept and not connected, by height.

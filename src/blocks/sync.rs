@@ -17,7 +17,8 @@ use chainstore::{Height, Tip};
 use super::activation::Activation;
 use super::check::Refusal;
 use super::reorder::Reorder;
-use super::scheduler::{Delivery, Scheduler, Situation};
+use super::repair::Repairs;
+use super::scheduler::{Delivery, Purpose, Scheduler, Situation};
 use super::window::{WINDOW, Window};
 use crate::headers::{HeaderTip, HeaderTree};
 use crate::peer::{Misbehavior, PeerId, PeerInfo, WireBlock};
@@ -41,6 +42,8 @@ pub enum Output {
     /// Disconnect down to `fork`, then connect these kept blocks: all of it, or nothing. Where `fork` is the tip,
     /// nothing is to be disconnected.
     Switch { fork: Tip, connect: Vec<BlockHash> },
+    /// Put this block in the place of the damaged one on disk.
+    Repair(CheckedBlock),
     /// The block breaks a rule: its header and what builds on it are never to be followed. The header tree is to be
     /// told before anything else happens here; `handle_best_changed` follows.
     MarkInvalid { hash: BlockHash, reason: String },
@@ -50,7 +53,7 @@ pub enum Output {
     Drop { peer: PeerId, why: Misbehavior },
 }
 
-/// What became of `Connect`, `Store` and `Switch`, in their order.
+/// What became of `Connect`, `Store`, `Switch` and `Repair`, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChainEvent {
     /// The chain's tip is this block now.
@@ -61,6 +64,10 @@ pub enum ChainEvent {
     Switched(Tip),
     /// A block did not connect. The chain stands at `tip`; later `Connect`s that were on their way are void.
     Failed { hash: BlockHash, reason: String, tip: Tip },
+    /// A switch was not made, as this block cannot be read. The chain stands at `tip`.
+    Blocked { damaged: Tip, what: String, tip: Tip },
+    /// The block can be read, and was put in place if it had to be.
+    Repaired { block: Tip, moved: bool },
 }
 
 /// How far block sync is, for the operator.
@@ -89,12 +96,15 @@ pub struct Progress {
 /// See the module.
 #[derive(Debug)]
 pub struct BlockSync {
-    scheduler: Scheduler,
+    pub(super) scheduler: Scheduler,
     window: Window,
-    reorder: Reorder,
-    activation: Activation,
+    pub(super) reorder: Reorder,
+    pub(super) activation: Activation,
+    pub(super) repairs: Repairs,
+    /// When a block may be fetched again that was only just.
+    repair_due: Option<Instant>,
     unasked: u64,
-    outputs: VecDeque<Output>,
+    pub(super) outputs: VecDeque<Output>,
 }
 
 impl BlockSync {
@@ -106,6 +116,8 @@ impl BlockSync {
             window: Window::above(connected),
             reorder: Reorder::new(memory_bytes),
             activation: Activation::new(connected, stored.into_iter().map(|tip| tip.hash)),
+            repairs: Repairs::default(),
+            repair_due: None,
             unasked: 0,
             outputs: VecDeque::new(),
         }
@@ -149,7 +161,12 @@ impl BlockSync {
             return;
         };
         match self.scheduler.delivered(now, from, hash) {
-            Delivery::Asked { height, side } => self.take(from, height, hash, side, block),
+            Delivery::Asked { height, purpose: Purpose::Repair } => {
+                self.take_repair(from, height, hash, block);
+            }
+            Delivery::Asked { height, purpose } => {
+                self.take(from, height, hash, purpose == Purpose::Side, block);
+            }
             Delivery::Unasked => {
                 self.unasked = self.unasked.saturating_add(1);
                 // Nothing has changed, and a flood of these must cost no more than it does.
@@ -174,6 +191,11 @@ impl BlockSync {
         result: Result<CheckedBlock, Refusal>,
         tree: &HeaderTree,
     ) {
+        if let Some(from) = self.repairs.checking(&hash) {
+            self.repair_checked(now, hash, from, result);
+            self.advance(now, tree);
+            return;
+        }
         let Some((height, from)) = self.reorder.checking(&hash) else { return };
         match result {
             Ok(block) => {
@@ -221,6 +243,12 @@ impl BlockSync {
                 self.release_void(&void);
                 self.condemn(hash, reason);
             }
+            ChainEvent::Blocked { damaged, tip, .. } => {
+                let void = self.activation.failed(tip, tree);
+                self.release_void(&void);
+                self.blocked_by(now, damaged);
+            }
+            ChainEvent::Repaired { block, .. } => self.repaired(now, block.hash),
         }
         self.advance(now, tree);
     }
@@ -235,7 +263,7 @@ impl BlockSync {
 
     /// When [`Self::handle_timeout`] is next due; `None` while nothing is waited for.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.scheduler.next_timeout()
+        self.scheduler.next_timeout().into_iter().chain(self.repair_due).min()
     }
 
     /// Call until `None` after each of the above.
@@ -282,7 +310,8 @@ impl BlockSync {
 
     /// Takes in a block that was asked for, if it is still wanted and there is room for it. A second copy is not.
     fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, block: WireBlock) {
-        let settled = is_settled(&hash, &self.reorder, &self.activation);
+        let settled =
+            is_settled(&hash, &self.reorder, &self.activation) || self.repairs.checking(&hash).is_some();
         if settled || !(side || self.window.contains(height, hash)) {
             return;
         }
@@ -313,7 +342,7 @@ impl BlockSync {
     }
 
     /// One such message is the line's fault; a peer, or a line, that only sends such is of no use.
-    fn damaged(&mut self, from: PeerId, hash: BlockHash) {
+    pub(super) fn damaged(&mut self, from: PeerId, hash: BlockHash) {
         if self.scheduler.damaged(from) {
             let what = "one block after the other does not match its checksum".to_owned();
             self.drop_peer(from, Misbehavior::BadMessage(what));
@@ -322,7 +351,7 @@ impl BlockSync {
         }
     }
 
-    fn drop_peer(&mut self, peer: PeerId, why: Misbehavior) {
+    pub(super) fn drop_peer(&mut self, peer: PeerId, why: Misbehavior) {
         // One that went while its block was being checked needs no second goodbye.
         if self.scheduler.remove_peer(peer) {
             self.outputs.push_back(Output::Drop { peer, why });
@@ -330,9 +359,11 @@ impl BlockSync {
     }
 
     /// Hands on what can be handed on, then asks for more.
-    fn advance(&mut self, now: Now, tree: &HeaderTree) {
+    pub(super) fn advance(&mut self, now: Now, tree: &HeaderTree) {
         self.activation.advance(tree, &mut self.reorder, &mut self.outputs);
         self.move_window(tree);
+        let repairs = self.repairs.missing(now);
+        self.repair_due = self.repairs.next_due(now);
         let asked = {
             let (reorder, activation) = (&self.reorder, &self.activation);
             let fits = |in_flight| reorder.fits(in_flight);
@@ -345,6 +376,7 @@ impl BlockSync {
                     handed: activation.handed(),
                     fits: &fits,
                     stuck: activation.is_idle() && reorder.is_stuck(),
+                    repairs: &repairs,
                     is_settled: &is_settled,
                 },
             )

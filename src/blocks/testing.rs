@@ -29,6 +29,10 @@ pub(super) struct Writer {
     pub chain: Vec<BlockHash>,
     pub disk: BTreeSet<BlockHash>,
     queue: VecDeque<Command>,
+    /// Blocks that cannot be read: no switch that needs one is made.
+    pub damaged: BTreeSet<BlockHash>,
+    /// Blocks put in the place of damaged ones.
+    pub repaired: Vec<BlockHash>,
     /// Answers only when told to.
     pub paused: bool,
     /// Switches done.
@@ -39,6 +43,7 @@ pub(super) struct Writer {
 enum Command {
     Connect(CheckedBlock),
     Store(BlockHash),
+    Repair(BlockHash),
     Switch { fork: Tip, connect: Vec<BlockHash> },
 }
 
@@ -97,6 +102,8 @@ impl Harness {
                 chain,
                 disk: stored.iter().copied().collect(),
                 queue: VecDeque::new(),
+                damaged: BTreeSet::new(),
+                repaired: Vec::new(),
                 paused: false,
                 switches: 0,
             },
@@ -196,6 +203,14 @@ impl Harness {
         }
         self.sync.handle_block(self.now, from, block, &self.tree);
         self.perform();
+    }
+
+    /// Somebody finds that a block on disk cannot be read; whether it will be fetched.
+    pub fn find_damaged(&mut self, hash: BlockHash) -> bool {
+        self.writer.damaged.insert(hash);
+        let wanted = self.sync.handle_damaged(self.now, self.forge.tip(hash), &self.tree);
+        self.perform();
+        wanted
     }
 
     pub fn not_found(&mut self, from: PeerId, hash: BlockHash) {
@@ -319,6 +334,7 @@ impl Harness {
                 }
                 Output::Connect(block) => self.writer.queue.push_back(Command::Connect(block)),
                 Output::Store(block) => self.writer.queue.push_back(Command::Store(block.hash())),
+                Output::Repair(block) => self.writer.queue.push_back(Command::Repair(block.hash())),
                 Output::Switch { fork, connect } => {
                     self.writer.queue.push_back(Command::Switch { fork, connect });
                 }
@@ -379,8 +395,10 @@ impl Harness {
             assert!(state.owes.insert(hash), "{peer} was asked twice for {hash} at once");
             let has = state.tip.and_then(|tip| self.tree.ancestor(tip, self.forge.height(hash)));
             assert_eq!(has, Some(hash), "{peer} was asked for what it has not got");
-            assert!(!self.writer.disk.contains(&hash), "{hash} is on disk");
-            assert!(!self.writer.chain.contains(&hash), "{hash} is connected");
+            if !self.writer.damaged.contains(&hash) {
+                assert!(!self.writer.disk.contains(&hash), "{hash} is on disk");
+                assert!(!self.writer.chain.contains(&hash), "{hash} is connected");
+            }
             state.asked.push(hash);
         }
     }
@@ -411,6 +429,11 @@ impl Harness {
                 assert!(self.writer.disk.insert(hash), "stored twice");
                 Some(ChainEvent::Stored(hash))
             }
+            Command::Repair(hash) => {
+                let moved = self.writer.damaged.remove(&hash);
+                self.writer.repaired.push(hash);
+                Some(ChainEvent::Repaired { block: self.forge.tip(hash), moved })
+            }
             Command::Switch { fork, connect } => Some(self.switch(fork, &connect)),
         })
     }
@@ -423,6 +446,11 @@ impl Harness {
             assert_eq!(self.forge.parent(*hash), above, "the branch has a gap");
             assert!(self.writer.disk.contains(hash), "{hash} is not on disk");
             above = *hash;
+        }
+        let left = &self.writer.chain[fork.height.0 as usize + 1..];
+        if let Some(damaged) = left.iter().chain(connect).find(|hash| self.writer.damaged.contains(*hash)) {
+            let damaged = self.forge.tip(*damaged);
+            return ChainEvent::Blocked { damaged, what: String::new(), tip: old };
         }
         let work = |hash| self.tree.info(hash).map(|info| info.work);
         assert!(work(above) > work(old.hash) || self.tree.is_invalid(old.hash), "the switch wins nothing");

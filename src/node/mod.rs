@@ -17,7 +17,7 @@ use std::time::Duration;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Work};
 use bytes::Bytes;
-use chainstore::{Height, Snapshot, Tip};
+use chainstore::{Damaged, Height, Snapshot, Tip};
 
 use broadcast::Broadcasts;
 pub use broadcast::{BroadcastError, BroadcastId};
@@ -112,6 +112,13 @@ pub enum Notice {
         hash: BlockHash,
         reason: String,
     },
+    /// A stored block cannot be read, and will be fetched again.
+    Damaged {
+        block: Tip,
+        what: String,
+    },
+    /// It was fetched again.
+    Repaired(Tip),
     /// The newest block is old: the peers may be cut off, or our clock wrong.
     OldTip {
         tip: Tip,
@@ -167,6 +174,8 @@ impl Node {
             tree.mark_invalid(hash);
         }
         let snapshot = chain.snapshot();
+        // The block that a failing machine tears is the last: if it was, that is known from now on.
+        let _ = snapshot.raw_block(tip_of(&snapshot).height);
         // A bulk sync is ahead of what readers see.
         let tip = chain.store().tip().unwrap_or_else(|| tip_of(&snapshot));
         let mut node = Self {
@@ -217,7 +226,14 @@ impl Node {
                         self.staged = *tip
                     }
                     blocks::ChainEvent::Failed { tip, .. } => self.staged = *tip,
-                    blocks::ChainEvent::Stored(_) => {}
+                    blocks::ChainEvent::Blocked { damaged, what, tip } => {
+                        self.staged = *tip;
+                        self.notice(Notice::Damaged { block: *damaged, what: what.clone() });
+                    }
+                    blocks::ChainEvent::Repaired { block, moved: true } => {
+                        self.notice(Notice::Repaired(*block));
+                    }
+                    blocks::ChainEvent::Repaired { moved: false, .. } | blocks::ChainEvent::Stored(_) => {}
                 }
                 self.blocks.handle_chain_event(now, event, self.headers.tree());
                 self.route(now);
@@ -244,6 +260,7 @@ impl Node {
             if !self.synced {
                 self.publish(Touched::default());
             }
+            self.look_for_damage(now);
             self.watch(now);
         }
         self.route(now);
@@ -365,6 +382,7 @@ impl Node {
             }
             blocks::Output::Connect(block) => self.outputs.push_back(Output::Chain(Command::Connect(block))),
             blocks::Output::Store(block) => self.outputs.push_back(Output::Chain(Command::Store(block))),
+            blocks::Output::Repair(block) => self.outputs.push_back(Output::Chain(Command::Repair(block))),
             blocks::Output::Switch { fork, connect } => {
                 self.outputs.push_back(Output::Chain(Command::Switch { fork, connect }));
             }
@@ -438,9 +456,20 @@ impl Node {
         }
     }
 
+    /// Blocks that wallets met and that cannot be read are fetched again.
+    fn look_for_damage(&mut self, now: Now) {
+        for Damaged { block, what } in self.snapshot.damaged_blocks() {
+            if self.blocks.handle_damaged(now, block, self.headers.tree()) {
+                self.notice(Notice::Damaged { block, what });
+            }
+        }
+    }
+
     /// What the operator should be told although nothing happened.
     fn watch(&mut self, now: Now) {
-        if let Some(missing) = self.blocks.missing_source(self.headers.tree())
+        let tree = self.headers.tree();
+        let missing = self.blocks.missing_source(tree).or_else(|| self.blocks.unrepairable(tree));
+        if let Some(missing) = missing
             && !self.peers.is_empty()
             && self.next_no_source <= now.instant
         {
