@@ -207,6 +207,40 @@ fn blocks_come_from_the_peer_that_delivers() {
 }
 
 #[test]
+fn blocks_that_a_bad_line_damages_are_fetched_again_from_the_same_peer() {
+    let blocks = fixtures::run_from_genesis(Network::Bitcoin)[..300].to_vec();
+    // Two in a row are forgiven, the third is not.
+    let peer = ReplayPeer::with_manners(
+        Network::Bitcoin,
+        blocks.clone(),
+        Manners { damage: 2, ..Manners::default() },
+    );
+    let mut server = Options::new(PEERDEX, "mainnet").connect(peer.address()).start();
+    server.wait_synced(&hash_of(&blocks[299]), SYNC);
+    assert_eq!(peer.versions().len(), 1, "the connection was kept; the log:\n{}", server.log());
+    server.wait_for_log(&["warn", "damaged on its way"], SYNC);
+    let sent: usize = peer.served().values().sum();
+    assert_eq!(sent, 299 + 2, "each was asked again, once");
+    assert_eq!(peer.violations(), Vec::<String>::new());
+    assert_same_scripts(&mut server.client(), &NaiveIndex::of_raw(&blocks));
+    server.stop();
+}
+
+#[test]
+fn a_peer_that_sends_damaged_blocks_only_is_left() {
+    let blocks = fixtures::run_from_genesis(Network::Bitcoin)[..300].to_vec();
+    let bad = Manners { damage: usize::MAX, ..Manners::default() };
+    let bad = ReplayPeer::with_manners(Network::Bitcoin, blocks.clone(), bad);
+    let good = ReplayPeer::start(Network::Bitcoin, blocks.clone());
+    let mut server = Options::new(PEERDEX, "mainnet").connect(bad.address()).connect(good.address()).start();
+    server.wait_synced(&hash_of(&blocks[299]), SYNC);
+    let line = server.wait_for_log(&["does not match its checksum"], SYNC);
+    assert!(line.contains(&bad.address().to_string()), "{line}");
+    assert_eq!(good.versions().len(), 1, "the log:\n{}", server.log());
+    server.stop();
+}
+
+#[test]
 fn a_sync_that_was_stopped_goes_on_where_it_was() {
     let blocks = fixtures::run_from_genesis(Network::Bitcoin);
     let slow = Manners { pause: Duration::from_millis(1), ..Manners::default() };

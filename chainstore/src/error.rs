@@ -24,6 +24,10 @@ pub enum Error {
     /// A stored block is not what was written.
     #[error("block file {segment:05} at byte {offset}: checksum {found:08x} does not match {wanted:08x}")]
     Checksum { segment: u32, offset: u32, found: u32, wanted: u32 },
+    /// The bytes of a block are not there, or not those that were written; all else is as it was. Fetched again,
+    /// the block can be put in their place with `Store::repair_block`.
+    #[error("block {hash} at height {height} is damaged on disk: {what}")]
+    DamagedBlock { height: Height, hash: BlockHash, what: String },
     /// The disk is full. Nothing is damaged; the store takes no more writes until it is reopened.
     #[error("{file}: no space left on the disk")]
     StorageFull { file: String },

@@ -34,6 +34,7 @@ mod merge;
 mod merkle;
 mod mmr;
 mod open;
+mod repair;
 mod segments;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -47,6 +48,7 @@ mod view;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
 pub use merge::{MergeJob, MergeResult};
+pub use repair::Damaged;
 pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
 pub use types::{

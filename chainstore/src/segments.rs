@@ -4,12 +4,14 @@
 //! record | magic 4 | length 4 LE | crc32c of the block 4 LE | block, `length` bytes |
 //! ```
 //! A position counts once the state row names an end beyond it; what lies behind that end is cut on opening.
+//! What is missing before that end is damage of the blocks that lay there, and `repair` says where they are now.
 //! A file is opened for each read: a full chain has more files than a process may hold open.
 
 use std::sync::Arc;
 
 use crate::disk::{Disk, NamedFile};
 use crate::error::Error;
+use crate::repair::Repairs;
 
 /// Bytes before the block in a record.
 pub(crate) const RECORD_HEAD: u32 = 12;
@@ -34,6 +36,24 @@ pub(crate) struct SegmentEnd {
 pub(crate) struct Segments {
     disk: Arc<dyn Disk>,
     magic: [u8; 4],
+    repairs: Arc<Repairs>,
+}
+
+/// Bytes that the state row names and that are not there.
+#[derive(Clone, Debug)]
+pub(crate) struct Lost {
+    segment: u32,
+    /// From here to the end of the file.
+    from: u64,
+    pub(crate) what: String,
+}
+
+impl Lost {
+    /// Whether the record at `pos` reaches into it.
+    pub(crate) fn holds(&self, pos: BlockPos) -> bool {
+        let end = u64::from(pos.offset) + u64::from(RECORD_HEAD) + u64::from(pos.length);
+        pos.segment == self.segment && end > self.from
+    }
 }
 
 pub(crate) fn file_name(segment: u32) -> String {
@@ -73,11 +93,17 @@ pub(crate) fn open_record(magic: [u8; 4], pos: BlockPos, mut record: Vec<u8>) ->
 
 impl Segments {
     pub(crate) fn new(disk: Arc<dyn Disk>, magic: [u8; 4]) -> Self {
-        Self { disk, magic }
+        Self { disk, magic, repairs: Arc::default() }
+    }
+
+    /// What is known of damaged blocks.
+    pub(crate) fn repairs(&self) -> &Repairs {
+        &self.repairs
     }
 
     /// The block at `pos`, its checksum verified.
     pub(crate) fn read(&self, pos: BlockPos) -> Result<Vec<u8>, Error> {
+        let pos = self.repairs.place(pos);
         let file = NamedFile::open(&*self.disk, &file_name(pos.segment))?;
         let mut record = vec![0; RECORD_HEAD as usize + pos.length as usize];
         file.read(&mut record, u64::from(pos.offset))?;
@@ -86,6 +112,7 @@ impl Segments {
 
     /// Bytes `from..to` of the block at `pos`. Not covered by the checksum: the caller knows their hash.
     pub(crate) fn read_part(&self, pos: BlockPos, from: u32, to: u32) -> Result<Vec<u8>, Error> {
+        let pos = self.repairs.place(pos);
         if from > to || to > pos.length {
             let what = format!("byte {}: bytes {from} to {to} of a block of {}", pos.offset, pos.length);
             return Err(Error::corrupt(&file_name(pos.segment), what));
@@ -110,10 +137,12 @@ pub(crate) struct SegmentWriter {
     dirty: bool,
     /// A file was made whose name is not durable.
     new_name: bool,
+    lost: Vec<Lost>,
 }
 
 impl SegmentWriter {
-    /// Cuts what lies behind `end` and continues there. Missing or short files are corruption.
+    /// Cuts what lies behind `end` and continues there. What is missing before it is [`SegmentWriter::lost`]; only
+    /// where nothing is left is the folder refused, as then it is likely that a disk is not mounted.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         magic: [u8; 4],
@@ -130,18 +159,23 @@ impl SegmentWriter {
             remove(&*disk, segment)?;
         }
         found.retain(|segment| *segment <= end.segment);
-        // The last file may be one that never got its first durable record.
-        if end.offset == 0 && found.last() != Some(&end.segment) {
-            found.push(end.segment);
+        if found.is_empty() && end != SegmentEnd::default() {
+            return Err(Error::corrupt(&file_name(0), "no block file is left"));
         }
-        if let Some(missing) = (0..=end.segment)
-            .zip(found.iter().map(Some).chain(std::iter::repeat(None)))
-            .find_map(|(wanted, found)| (found != Some(&wanted)).then_some(wanted))
-        {
-            return Err(Error::corrupt(&file_name(missing), "the file is missing"));
-        }
+        let missing = (0..end.segment).filter(|segment| found.binary_search(segment).is_err());
+        let lost_file = |segment| Lost { segment, from: 0, what: missing_file(segment) };
+        let mut lost: Vec<Lost> = missing.map(lost_file).collect();
         let current = NamedFile::create(&*disk, &file_name(end.segment))?;
-        current.cut_to(u64::from(end.offset))?;
+        let (length, named) = (current.len()?, u64::from(end.offset));
+        if length < named {
+            let what = format!("{length} bytes long, but {named} were committed");
+            lost.push(Lost { segment: end.segment, from: length, what: format!("{}: {what}", current.name) });
+        }
+        if length != named {
+            // A gap of zeros is no record.
+            current.set_len(named)?;
+        }
+        let new_name = found.last() != Some(&end.segment) || named == 0;
         Ok(Self {
             disk,
             magic,
@@ -150,8 +184,14 @@ impl SegmentWriter {
             current,
             filled: Vec::new(),
             dirty: false,
-            new_name: end.offset == 0,
+            new_name,
+            lost,
         })
+    }
+
+    /// What was missing on opening.
+    pub(crate) fn lost(&self) -> &[Lost] {
+        &self.lost
     }
 
     pub(crate) fn end(&self) -> SegmentEnd {
@@ -208,6 +248,10 @@ impl SegmentWriter {
         self.current.set_len(u64::from(end.offset))?;
         Ok(())
     }
+}
+
+fn missing_file(segment: u32) -> String {
+    Error::corrupt(&file_name(segment), "the file is missing").to_string()
 }
 
 fn remove(disk: &dyn Disk, segment: u32) -> Result<(), Error> {

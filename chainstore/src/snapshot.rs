@@ -12,6 +12,7 @@ use bitcoin::{Amount, OutPoint, Txid};
 use crate::error::Error;
 use crate::group::GroupCoin;
 use crate::mmr;
+use crate::repair::Damaged;
 use crate::types::{Coin, Height, HistoryEntry, ScriptHash, Tip, TxNum, Unspent};
 use crate::view::{View, decode_header};
 
@@ -64,6 +65,7 @@ impl Snapshot {
     /// An answer, if nothing it may have read was cut meanwhile. An error of a cut file is no corruption.
     fn stands<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         if self.view.files.base_cuts.load(Ordering::SeqCst) == self.base_cuts {
+            self.view.files.blocks.repairs().note(&answer);
             answer
         } else {
             Err(Error::SnapshotGone)
@@ -212,6 +214,12 @@ impl Snapshot {
     /// A block's bytes.
     pub fn raw_block(&self, height: Height) -> Result<Option<Vec<u8>>, Error> {
         self.stands(self.view.raw_block(height))
+    }
+
+    /// Blocks that could not be read, by this snapshot or another, and were not put in place since; some of them
+    /// where there are many.
+    pub fn damaged_blocks(&self) -> Vec<Damaged> {
+        self.view.files.blocks.repairs().met_blocks()
     }
 
     /// Ids of all transactions of a block, in its order.

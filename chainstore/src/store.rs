@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::files::Files;
 use crate::headers::HeaderStage;
 use crate::merge::Merging;
+use crate::repair::name_block;
 use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
 use crate::tip::{Aside, AsideChange, State, Stored, TipFile};
@@ -192,9 +193,10 @@ impl Store {
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
         let Parts { lock, files, tip, next_file, segments, state, aside, view, bulk } =
             crate::open::open(disk.clone(), &options)?;
+        files.blocks.repairs().load(tip.moved()?);
         let staged = Staged::nothing(&view, &state);
         let snapshot = Arc::new(Snapshot::new(view.clone(), state.headers));
-        Ok(Self {
+        let store = Self {
             options,
             staged,
             view,
@@ -213,7 +215,9 @@ impl Store {
             headers_complete: false,
             bulk_ended: false,
             _lock: lock,
-        })
+        };
+        store.note_lost()?;
+        Ok(store)
     }
 
     /// The staged tip.
@@ -340,6 +344,9 @@ impl Store {
     }
 
     /// Stages the undoing of the tip's block, which stays findable by hash; returns the block undone.
+    ///
+    /// Below the deltas it is [`Error::DamagedBlock`] where a block that is needed for it cannot be read; the staged
+    /// tip is as it was.
     pub fn disconnect(&mut self) -> Result<Tip, Error> {
         self.alive()?;
         self.end_bulk()?;
@@ -370,7 +377,10 @@ impl Store {
     /// A block that is kept and not connected, staged ones included.
     pub fn stored_block(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, Error> {
         self.alive()?;
-        self.stored(hash).map(|stored| self.files.blocks.read(stored.pos)).transpose()
+        let read = |Stored { height, pos }| {
+            self.files.blocks.read(pos).map_err(|error| name_block(error, height, *hash))
+        };
+        self.stored(hash).map(read).transpose()
     }
 
     /// Heights and hashes of the blocks that are kept and not connected, by height.

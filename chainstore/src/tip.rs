@@ -6,6 +6,7 @@
 //! - `undone`: number and part -> rows of a block that was undone below the deltas, until no part needs it.
 //! - `side`: hash -> height and header off the header chain. `invalid`: hashes of blocks that break the rules.
 //! - `stored`: hash -> height and position of blocks that are kept and not connected.
+//! - `moved`: place in the block files -> where its block lies since it was fetched again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::codec::{DecodeError, Reader};
 use crate::delta::Delta;
 use crate::delta_row;
 use crate::error::Error;
+use crate::repair::Place;
 use crate::segments::{BlockPos, SegmentEnd};
 use crate::types::Height;
 
@@ -33,6 +35,7 @@ const UNDONE: TableDefinition<'_, (u32, u16), &[u8]> = TableDefinition::new("und
 const SIDE: TableDefinition<'_, &[u8; 32], &[u8; 84]> = TableDefinition::new("side");
 const INVALID: TableDefinition<'_, &[u8; 32], ()> = TableDefinition::new("invalid");
 const STORED: TableDefinition<'_, &[u8; 32], &[u8; 16]> = TableDefinition::new("stored");
+const MOVED: TableDefinition<'_, Place, Place> = TableDefinition::new("moved");
 
 /// "parts" -> [`PartList`].
 const PARTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("parts");
@@ -199,6 +202,7 @@ pub(crate) fn create(db: &Database) -> Result<(), Error> {
     change.txn.open_table(STORED).map_err(error)?;
     change.txn.open_table(BULK).map_err(error)?;
     change.set_parts(&PartList::default())?;
+    change.txn.open_table(MOVED).map_err(error)?;
     change.set_state(&State::empty())?;
     change.commit()
 }
@@ -272,6 +276,22 @@ impl TipFile {
         Ok(deltas)
     }
 
+    /// Where blocks lie that were fetched again, by the place that the other files name.
+    pub(crate) fn moved(&self) -> Result<BTreeMap<Place, Place>, Error> {
+        let table = match self.db.begin_read().map_err(error)?.open_table(MOVED) {
+            Ok(table) => table,
+            // The file was made when there was no such table.
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+            Err(failure) => return Err(error(failure)),
+        };
+        let mut moved = BTreeMap::new();
+        for row in table.iter().map_err(error)? {
+            let (from, to) = row.map_err(error)?;
+            moved.insert(from.value(), to.value());
+        }
+        Ok(moved)
+    }
+
     pub(crate) fn aside(&self) -> Result<Aside, Error> {
         let txn = self.db.begin_read().map_err(error)?;
         let mut aside = Aside::default();
@@ -318,6 +338,11 @@ impl TipChange {
 
     pub(crate) fn set_state(&self, state: &State) -> Result<(), Error> {
         self.txn.open_table(STATE).map_err(error)?.insert("state", &state.encode()).map_err(error)?;
+        Ok(())
+    }
+
+    pub(crate) fn put_moved(&self, from: Place, to: Place) -> Result<(), Error> {
+        self.txn.open_table(MOVED).map_err(error)?.insert(from, to).map_err(error)?;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::view::View;
 pub(crate) fn rebuild(view: &View, height: Height) -> Result<Delta, Error> {
     let corrupt = |what: &str| Error::corrupt("base", format!("block at height {height}: {what}"));
     let pos = view.block_pos(height)?.ok_or_else(|| corrupt("no position"))?;
-    let raw = view.files.blocks.read(pos)?;
+    let raw = view.raw_block(height)?.ok_or_else(|| corrupt("no position"))?;
     let block: Block = bitcoin::consensus::deserialize(&raw)
         .map_err(|error| Error::corrupt(&file_name(pos.segment), format!("byte {}: {error}", pos.offset)))?;
     let txids = view.block_txids(height)?.ok_or_else(|| corrupt("no txids"))?;

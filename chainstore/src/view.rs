@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::files::{BlockRow, Files};
 use crate::group::GroupCoin;
 use crate::merkle;
+use crate::repair::name_block;
 use crate::segments::{BlockPos, file_name};
 use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
 
@@ -300,11 +301,15 @@ impl View {
                 (offset(0).unwrap_or(0), offset(1).unwrap_or(pos.length))
             }
         };
-        let bytes = self.files.blocks.read_part(pos, start, end)?;
-        let tx: Option<Transaction> = bitcoin::consensus::deserialize(&bytes).ok();
-        match (tx, self.txid(number)?) {
-            (Some(tx), Some(txid)) if tx.compute_txid() == txid => Ok((bytes, tx)),
-            (_, txid) => {
+        let txid = self.txid(number)?;
+        let bytes = self.files.blocks.read_part(pos, start, end);
+        let tx = bytes.as_ref().ok().and_then(|bytes| bitcoin::consensus::deserialize(bytes).ok());
+        match tx.filter(|tx: &Transaction| Some(tx.compute_txid()) == txid) {
+            Some(tx) => Ok((bytes?, tx)),
+            None => {
+                // The block is damaged, or else what says where in it the transaction is.
+                self.raw_block(height)?;
+                bytes?;
                 let at = format!("byte {}: bytes {start} to {end} of its block", pos.offset);
                 Err(Error::corrupt(&file_name(pos.segment), format!("{at} are not transaction {txid:?}")))
             }
@@ -313,7 +318,14 @@ impl View {
 
     /// The block at a height, its checksum verified.
     pub(crate) fn raw_block(&self, height: Height) -> Result<Option<Vec<u8>>, Error> {
-        self.block_pos(height)?.map(|pos| self.files.blocks.read(pos)).transpose()
+        let Some(pos) = self.block_pos(height)? else { return Ok(None) };
+        match self.files.blocks.read(pos) {
+            Ok(raw) => Ok(Some(raw)),
+            Err(error) => {
+                let hash = self.hash_of(height)?.ok_or(Error::NoTip)?;
+                Err(name_block(error, height, hash))
+            }
+        }
     }
 
     pub(crate) fn hash_of(&self, height: Height) -> Result<Option<BlockHash>, Error> {

@@ -31,6 +31,8 @@ pub(super) struct Activation {
     connecting: VecDeque<Tip>,
     /// A `Switch` is not answered yet.
     switching: bool,
+    /// A block without which the writer cannot switch: it is damaged on disk.
+    blocked_by: Option<BlockHash>,
     /// `Store`s that are not answered yet.
     storing: BTreeSet<BlockHash>,
     shelf: Shelf,
@@ -48,6 +50,7 @@ impl Activation {
             connected,
             connecting: VecDeque::new(),
             switching: false,
+            blocked_by: None,
             storing: BTreeSet::new(),
             shelf: Shelf::new(stored),
             barred: BTreeSet::new(),
@@ -133,6 +136,16 @@ impl Activation {
         self.connecting.drain(..).collect()
     }
 
+    /// Nothing is switched to before this block can be read again.
+    pub fn wait_for(&mut self, damaged: BlockHash) {
+        self.blocked_by = Some(damaged);
+    }
+
+    /// A block can be read again, or it turned out that it always could.
+    pub fn waited_for(&mut self, block: BlockHash) {
+        self.blocked_by.take_if(|waiting| *waiting == block);
+    }
+
     /// Tells the writer whatever can be told now.
     pub fn advance(&mut self, tree: &HeaderTree, reorder: &mut Reorder, outputs: &mut VecDeque<Output>) {
         if std::mem::take(&mut self.unsorted) {
@@ -146,7 +159,7 @@ impl Activation {
         if std::mem::take(&mut self.unplaced) {
             self.put_aside(tree, reorder, outputs);
         }
-        if self.connecting.is_empty() {
+        if self.connecting.is_empty() && self.blocked_by.is_none() {
             self.switch(tree, outputs);
         }
     }

@@ -9,12 +9,13 @@ use bitcoin::p2p::ServiceFlags;
 use bytes::Bytes;
 use chainstore::Height;
 
+use super::check::Refusal;
 use super::patience::STALL_TIMEOUT;
 use super::peers::MAX_IN_FLIGHT;
 use super::sync::Output;
 use super::testing::{ENOUGH_BYTES, Harness};
 use super::testing_forge::{Fault, Forge};
-use crate::peer::{Misbehavior, PeerId};
+use crate::peer::{Misbehavior, PeerId, WireBlock};
 use crate::validate::BlockError;
 
 /// A harness that stands on genesis, and a chain of so many blocks.
@@ -161,6 +162,53 @@ fn a_block_with_other_transactions_costs_its_sender_and_is_asked_elsewhere() {
 }
 
 #[test]
+fn a_block_that_was_damaged_on_the_way_is_asked_again_and_costs_nobody() {
+    let (mut sync, chain) = chain_of(3);
+    let alice = sync.connect(last(&chain));
+    let bob = sync.connect(last(&chain));
+    assert_eq!((sync.asked(alice), sync.asked(bob)), (chain.clone(), vec![]));
+
+    sync.deliver_damaged(alice, chain[0]);
+
+    assert_eq!(sync.damaged, [(alice, chain[0])]);
+    assert_eq!(sync.asked(bob), [chain[0]], "of somebody else, where there is one");
+    sync.serve(&[alice, bob]);
+    assert_eq!(sync.connected(), last(&chain));
+    assert_eq!((sync.dropped(), sync.condemned.as_slice()), (vec![], [].as_slice()));
+}
+
+#[test]
+fn a_damaged_block_is_asked_of_the_same_peer_where_there_is_no_other() {
+    let (mut sync, chain) = chain_of(1);
+    let alice = sync.connect(chain[0]);
+    sync.deliver_damaged(alice, chain[0]);
+    assert_eq!(sync.asked(alice), [chain[0], chain[0]]);
+    sync.deliver(alice, chain[0]);
+    assert_eq!((sync.connected(), sync.dropped()), (chain[0], vec![]));
+}
+
+#[test]
+fn the_third_damaged_block_in_a_row_costs_the_connection() {
+    let (mut sync, chain) = chain_of(9);
+    let alice = sync.connect(last(&chain));
+    // What passes its check in between shows that she and the line can do better.
+    for at in [0, 2, 4] {
+        sync.deliver_damaged(alice, chain[at]);
+        sync.deliver_damaged(alice, chain[at]);
+        sync.deliver(alice, chain[at + 1]);
+    }
+    assert_eq!((sync.dropped(), sync.damaged.len()), (vec![], 6));
+
+    for at in [6, 7, 8] {
+        sync.deliver_damaged(alice, chain[at]);
+    }
+    assert!(was_dropped(&sync.dropped(), alice, "does not match its checksum"));
+    let bob = sync.connect(last(&chain));
+    sync.serve(&[bob]);
+    assert_eq!((sync.connected(), sync.condemned.as_slice()), (last(&chain), [].as_slice()));
+}
+
+#[test]
 fn who_was_beaten_by_a_forged_copy_is_not_asked_twice() {
     let (mut sync, chain) = chain_of(1);
     let alice = sync.connect(chain[0]);
@@ -198,9 +246,10 @@ fn a_block_that_cannot_be_checked_here_is_not_followed_and_not_condemned() {
     let tip = chain[0];
     // By hand, as the harness would check it at once.
     let alice = sync.connect(tip);
-    sync.sync.handle_block(sync.now, alice, sync.forge.raw(tip), &sync.tree);
+    sync.sync.handle_block(sync.now, alice, WireBlock::new(sync.forge.raw(tip)), &sync.tree);
     assert!(matches!(sync.sync.poll(), Some(Output::Check { hash, .. }) if hash == tip));
-    sync.sync.handle_checked(sync.now, tip, Err(BlockError::UnsupportedChallenge), &sync.tree);
+    let refusal = Refusal::Refused(BlockError::UnsupportedChallenge);
+    sync.sync.handle_checked(sync.now, tip, Err(refusal), &sync.tree);
 
     let Some(Output::Drop { peer, why: Misbehavior::BadBlock(why) }) = sync.sync.poll() else {
         panic!("nothing is said of it")

@@ -3,12 +3,15 @@
 //! In the order of the data: `sync` takes what happens, `window` names the blocks that come next, `scheduler` decides
 //! who is asked for them (with what `peers` knows of each, and with `patience`), `reorder` holds what arrived until
 //! its turn, `activation` hands it on: to be connected, kept, or switched to from `shelf`, the blocks that lie on disk.
-//! Blocks are checked by `validate` and connected by `node::chain`; no header is judged here.
+//! Beside that way, `repair` fetches blocks again that were damaged on disk.
+//! Blocks are checked by `validate`, which `check` calls, and connected by `node::chain`; no header is judged here.
 
 mod activation;
+mod check;
 mod patience;
 mod peers;
 mod reorder;
+mod repair;
 mod scheduler;
 mod shelf;
 mod sync;
@@ -23,8 +26,11 @@ mod model_tests;
 #[cfg(test)]
 mod reorg_tests;
 #[cfg(test)]
+mod repair_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod testing_forge;
 
+pub use check::{Refusal, check_received};
 pub use sync::{BlockSync, ChainEvent, Output, Progress};

@@ -115,12 +115,13 @@ impl Model {
         let any = self.rng.choice(&self.tips).copied().unwrap();
         let owes = self.harness.owes(peer);
         let owed = self.rng.choice(&owes).copied();
-        match (self.rng.u8(..3), owed) {
+        match (self.rng.u8(..4), owed) {
             (0, Some(owed)) => {
                 let raw = self.harness.forge.mutated(owed);
                 self.harness.deliver_raw(peer, owed, raw);
             }
             (1, Some(owed)) => self.harness.not_found(peer, owed),
+            (2, Some(owed)) => self.harness.deliver_damaged(peer, owed),
             // Also late copies of what others delivered.
             (_, _) => self.harness.deliver(peer, any),
         }

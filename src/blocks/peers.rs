@@ -25,6 +25,8 @@ const HISTORY_DEPTH: u32 = 288;
 const MAX_HISTORY_LAPSES: u32 = 2;
 /// Timeouts, with nothing delivered in between, after which a peer is asked only for what no other peer has.
 const MAX_LAPSES: u32 = 2;
+/// Blocks in a row that arrive damaged, after which the connection is of no use, or the peer no friend.
+const MAX_DAMAGED: u32 = 3;
 /// Blocks remembered of one peer that it refused, or still owes after others delivered them.
 const MAX_REMEMBERED: usize = 64;
 
@@ -54,6 +56,8 @@ pub(super) struct Peer {
     pub last_delivery: Option<Instant>,
     /// Timeouts since its last delivery.
     lapses: u32,
+    /// Blocks in a row that were damaged on their way from it.
+    damaged: u32,
     /// Timeouts on history since it last delivered some.
     history_lapses: u32,
     /// Blocks of which it said that it has not got them.
@@ -77,6 +81,7 @@ impl Peer {
             busy_since: Instant::default(),
             last_delivery: None,
             lapses: 0,
+            damaged: 0,
             history_lapses: 0,
             refused: BTreeSet::new(),
             late: BTreeMap::new(),
@@ -139,7 +144,7 @@ impl Peer {
 
     /// Who is asked first: the lowest.
     pub fn burden(&self) -> (u32, usize) {
-        (self.lapses, self.in_flight)
+        (self.lapses + self.damaged, self.in_flight)
     }
 
     /// Since when it owes us its next block; `None` when it owes nothing.
@@ -162,6 +167,17 @@ impl Peer {
         if self.is_history(height) {
             self.history_lapses = 0;
         }
+    }
+
+    /// A block from it passed its check.
+    pub fn sound(&mut self) {
+        self.damaged = 0;
+    }
+
+    /// A block was damaged on its way from it; whether it was one too many.
+    pub fn damaged(&mut self) -> bool {
+        self.damaged += 1;
+        self.damaged >= MAX_DAMAGED
     }
 
     /// A block that it was asked for took too long.

@@ -7,6 +7,7 @@
 //! * *Stall*: when nothing can be asked because the window or memory is full, the peer that owes the first missing
 //!   block has that timeout to deliver; then it is dropped and its blocks are asked elsewhere.
 //! * *Slow*: a peer that delivers nothing that it owes for ten minutes, longer when others share our link, is dropped.
+//! * *Repair*: a block that is damaged on our disk is asked for first, and hedged in the same way.
 //! * *Withheld*: while nobody gives out the first missing block of the best chain, peers on other chains with more work
 //!   than ours are asked for theirs: headers alone must not keep us from the best chain that can be had.
 //!
@@ -47,10 +48,20 @@ pub(super) struct Scheduler {
 #[derive(Debug)]
 struct Request {
     height: Height,
-    /// It is not of the best chain, but of one that a peer has while the best one is withheld.
-    side: bool,
+    purpose: Purpose,
     /// Who was asked for it, in that order; never empty.
     asks: Vec<Ask>,
+}
+
+/// What a block is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It comes next on the best chain.
+    Window,
+    /// It is not of the best chain, but of one that a peer has while the best one is withheld.
+    Side,
+    /// Ours is damaged on disk.
+    Repair,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +90,8 @@ pub(super) struct Situation<'a> {
     pub fits: &'a dyn Fn(usize) -> bool,
     /// Nothing that is in memory can move before another block arrives.
     pub stuck: bool,
+    /// Blocks that are damaged on disk.
+    pub repairs: &'a [(Height, BlockHash)],
     /// Whether a block is in memory, on disk, or never to be asked for again.
     pub is_settled: &'a dyn Fn(&BlockHash) -> bool,
 }
@@ -87,7 +100,7 @@ pub(super) struct Situation<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     /// This peer was asked for it. Somebody else may have been faster.
-    Asked { height: Height, side: bool },
+    Asked { height: Height, purpose: Purpose },
     /// Nobody asked this peer for it.
     Unasked,
 }
@@ -163,7 +176,7 @@ impl Scheduler {
                 peer.beaten(height, hash);
             }
         }
-        Delivery::Asked { height, side: request.is_some_and(|request| request.side) }
+        Delivery::Asked { height, purpose: request.map_or(Purpose::Window, |request| request.purpose) }
     }
 
     /// A peer said that it has not got a block. Core never does, it stays silent.
@@ -185,6 +198,18 @@ impl Scheduler {
         true
     }
 
+    /// A block of this peer passed its check.
+    pub fn sound(&mut self, from: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.sound();
+        }
+    }
+
+    /// A block was damaged on its way from this peer. Returns whether the peer must be dropped for it.
+    pub fn damaged(&mut self, from: PeerId) -> bool {
+        self.peers.get_mut(&from).is_some_and(Peer::damaged)
+    }
+
     /// A block was connected.
     pub fn connected(&mut self) {
         self.patience.connected();
@@ -194,6 +219,7 @@ impl Scheduler {
     pub fn ask(&mut self, now: Now, situation: &Situation) -> Asked {
         let mut asked = Asked::default();
         self.hedge_at = None;
+        self.ask_repairs(now, situation, &mut asked);
         let first = situation.window.first_missing();
         if let Some((_, hash)) = first {
             self.hedge(now, hash, situation.tree, &mut asked);
@@ -288,7 +314,7 @@ impl Scheduler {
             // Cheap, and true of most blocks while most peers are busy.
             let hopeless = !self.peers.values().any(|peer| peer.has_room() && peer.may_have(height));
             if !hopeless && let Some(peer) = self.choose(height, hash, &[], tree) {
-                self.send(now, peer, height, hash, false, asked);
+                self.send(now, peer, height, hash, Purpose::Window, asked);
             }
         }
         window.is_cut() && window.missing().all(|(_, hash)| self.requests.contains_key(&hash))
@@ -300,7 +326,7 @@ impl Scheduler {
         let Some(request) = self.requests.get_mut(&hash) else { return };
         let times_asked = request.asks.len();
         let Some(last) = request.asks.last_mut() else { return };
-        let (height, side) = (request.height, request.side);
+        let (height, purpose) = (request.height, request.purpose);
         let due = last.at + timeout * (1 << (times_asked - 1).min(8));
         if now.instant < due {
             self.hedge_at = Some(self.hedge_at.map_or(due, |at| at.min(due)));
@@ -313,10 +339,21 @@ impl Scheduler {
         }
         let asks = request.asks.clone();
         if let Some(peer) = self.choose(height, hash, &asks, tree) {
-            self.send(now, peer, height, hash, side, asked);
+            self.send(now, peer, height, hash, purpose, asked);
             // It has its time too.
             let due = now.instant + timeout * (1 << times_asked.min(8));
             self.hedge_at = Some(self.hedge_at.map_or(due, |at| at.min(due)));
+        }
+    }
+
+    /// Asks for blocks that are damaged on disk: a wallet waits for each.
+    fn ask_repairs(&mut self, now: Now, situation: &Situation, asked: &mut Asked) {
+        for &(height, hash) in situation.repairs {
+            if self.requests.contains_key(&hash) {
+                self.hedge(now, hash, situation.tree, asked);
+            } else if let Some(peer) = self.choose(height, hash, &[], situation.tree) {
+                self.send(now, peer, height, hash, Purpose::Repair, asked);
+            }
         }
     }
 
@@ -340,16 +377,17 @@ impl Scheduler {
         for (peer, tip) in sides.into_iter().filter(|(_, tip)| is_better(*tip, our_work)) {
             for (height, hash) in self.beside(peer, tip, situation) {
                 // What is in flight of the withheld chain may never come, so it takes no room here.
-                let in_flight = self.requests.values().filter(|request| request.side).count();
+                let in_flight =
+                    self.requests.values().filter(|request| request.purpose == Purpose::Side).count();
                 if !(situation.fits)(in_flight) {
                     asked.starved = true;
                     break;
                 }
-                self.send(now, peer, height, hash, true, asked);
+                self.send(now, peer, height, hash, Purpose::Side, asked);
             }
         }
-        let overdue: Vec<_> =
-            self.requests.iter().filter(|(_, request)| request.side).map(|(h, _)| *h).collect();
+        let sides = self.requests.iter().filter(|(_, request)| request.purpose == Purpose::Side);
+        let overdue: Vec<_> = sides.map(|(hash, _)| *hash).collect();
         for hash in overdue {
             self.hedge(now, hash, tree, asked);
         }
@@ -393,13 +431,21 @@ impl Scheduler {
         free.min_by_key(|(_, peer)| peer.burden()).map(|(id, _)| *id)
     }
 
-    fn send(&mut self, now: Now, to: PeerId, height: Height, hash: BlockHash, side: bool, asked: &mut Asked) {
+    fn send(
+        &mut self,
+        now: Now,
+        to: PeerId,
+        height: Height,
+        hash: BlockHash,
+        purpose: Purpose,
+        asked: &mut Asked,
+    ) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         // What it owes us from before, though somebody else's copy came first, is on its way: no second question.
         let is_owed = peer.owed_late(&hash).is_some();
         peer.asked(now.instant);
         let ask = Ask { peer: to, at: now.instant, lapsed: false };
-        let request = self.requests.entry(hash).or_insert(Request { height, side, asks: Vec::new() });
+        let request = self.requests.entry(hash).or_insert(Request { height, purpose, asks: Vec::new() });
         request.asks.push(ask);
         if !is_owed {
             asked.requests.entry(to).or_default().push(hash);

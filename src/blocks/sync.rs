@@ -12,17 +12,18 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
-use bytes::Bytes;
 use chainstore::{Height, Tip};
 
 use super::activation::Activation;
+use super::check::Refusal;
 use super::reorder::Reorder;
-use super::scheduler::{Delivery, Scheduler, Situation};
+use super::repair::Repairs;
+use super::scheduler::{Delivery, Purpose, Scheduler, Situation};
 use super::window::{WINDOW, Window};
 use crate::headers::{HeaderTip, HeaderTree};
-use crate::peer::{Misbehavior, PeerId, PeerInfo};
+use crate::peer::{Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockError, CheckedBlock, Verdict};
+use crate::validate::{CheckedBlock, Verdict};
 
 /// Length of a serialized block header.
 const HEADER_BYTES: usize = 80;
@@ -32,8 +33,8 @@ const HEADER_BYTES: usize = 80;
 pub enum Output {
     /// Ask for these blocks with one `getdata`, in this order.
     GetData { peer: PeerId, blocks: Vec<BlockHash> },
-    /// Run rungs 3 and 4; the answer comes back through [`BlockSync::handle_checked`].
-    Check { hash: BlockHash, height: Height, raw: Bytes },
+    /// Run `check_received`; the answer comes back through [`BlockSync::handle_checked`].
+    Check { hash: BlockHash, height: Height, block: WireBlock },
     /// Connect this block on top of the one of the last `Connect`, or of the chain's tip.
     Connect(CheckedBlock),
     /// Keep this block on disk: it is not the chain's next.
@@ -41,14 +42,18 @@ pub enum Output {
     /// Disconnect down to `fork`, then connect these kept blocks: all of it, or nothing. Where `fork` is the tip,
     /// nothing is to be disconnected.
     Switch { fork: Tip, connect: Vec<BlockHash> },
+    /// Put this block in the place of the damaged one on disk.
+    Repair(CheckedBlock),
     /// The block breaks a rule: its header and what builds on it are never to be followed. The header tree is to be
     /// told before anything else happens here; `handle_best_changed` follows.
     MarkInvalid { hash: BlockHash, reason: String },
+    /// A block was damaged on its way from this peer, and is asked for again.
+    Damaged { peer: PeerId, hash: BlockHash },
     /// Close the connection. The peer is forgotten here already.
     Drop { peer: PeerId, why: Misbehavior },
 }
 
-/// What became of `Connect`, `Store` and `Switch`, in their order.
+/// What became of `Connect`, `Store`, `Switch` and `Repair`, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChainEvent {
     /// The chain's tip is this block now.
@@ -59,6 +64,10 @@ pub enum ChainEvent {
     Switched(Tip),
     /// A block did not connect. The chain stands at `tip`; later `Connect`s that were on their way are void.
     Failed { hash: BlockHash, reason: String, tip: Tip },
+    /// A switch was not made, as this block cannot be read. The chain stands at `tip`.
+    Blocked { damaged: Tip, what: String, tip: Tip },
+    /// The block can be read, and was put in place if it had to be.
+    Repaired { block: Tip, moved: bool },
 }
 
 /// How far block sync is, for the operator.
@@ -87,12 +96,15 @@ pub struct Progress {
 /// See the module.
 #[derive(Debug)]
 pub struct BlockSync {
-    scheduler: Scheduler,
+    pub(super) scheduler: Scheduler,
     window: Window,
-    reorder: Reorder,
-    activation: Activation,
+    pub(super) reorder: Reorder,
+    pub(super) activation: Activation,
+    pub(super) repairs: Repairs,
+    /// When a block may be fetched again that was only just.
+    repair_due: Option<Instant>,
     unasked: u64,
-    outputs: VecDeque<Output>,
+    pub(super) outputs: VecDeque<Output>,
 }
 
 impl BlockSync {
@@ -104,6 +116,8 @@ impl BlockSync {
             window: Window::above(connected),
             reorder: Reorder::new(memory_bytes),
             activation: Activation::new(connected, stored.into_iter().map(|tip| tip.hash)),
+            repairs: Repairs::default(),
+            repair_due: None,
             unasked: 0,
             outputs: VecDeque::new(),
         }
@@ -135,18 +149,24 @@ impl BlockSync {
     }
 
     /// A peer sent a block. One that was not asked for is dropped without a word: a lost race may bring it.
-    pub fn handle_block(&mut self, now: Now, from: PeerId, raw: Bytes, tree: &HeaderTree) {
+    pub fn handle_block(&mut self, now: Now, from: PeerId, block: WireBlock, tree: &HeaderTree) {
         if !self.scheduler.has_peer(from) {
             return;
         }
-        let header = raw.get(..HEADER_BYTES).and_then(|bytes| deserialize::<Header>(bytes).ok());
+        let header = block.bytes.get(..HEADER_BYTES).and_then(|bytes| deserialize::<Header>(bytes).ok());
         let Some(hash) = header.map(|header| header.block_hash()) else {
-            self.drop_peer(from, Misbehavior::BadMessage(format!("block of {} bytes", raw.len())));
+            let what = format!("block of {} bytes", block.bytes.len());
+            self.drop_peer(from, Misbehavior::BadMessage(what));
             self.advance(now, tree);
             return;
         };
         match self.scheduler.delivered(now, from, hash) {
-            Delivery::Asked { height, side } => self.take(from, height, hash, side, raw),
+            Delivery::Asked { height, purpose: Purpose::Repair } => {
+                self.take_repair(from, height, hash, block);
+            }
+            Delivery::Asked { height, purpose } => {
+                self.take(from, height, hash, purpose == Purpose::Side, block);
+            }
             Delivery::Unasked => {
                 self.unasked = self.unasked.saturating_add(1);
                 // Nothing has changed, and a flood of these must cost no more than it does.
@@ -168,16 +188,27 @@ impl BlockSync {
         &mut self,
         now: Now,
         hash: BlockHash,
-        result: Result<CheckedBlock, BlockError>,
+        result: Result<CheckedBlock, Refusal>,
         tree: &HeaderTree,
     ) {
+        if let Some(from) = self.repairs.checking(&hash) {
+            self.repair_checked(now, hash, from, result);
+            self.advance(now, tree);
+            return;
+        }
         let Some((height, from)) = self.reorder.checking(&hash) else { return };
         match result {
             Ok(block) => {
+                self.scheduler.sound(from);
                 self.reorder.passed(block);
                 self.activation.block_ready(hash, tree);
             }
-            Err(error) => {
+            Err(Refusal::Damaged) => {
+                self.reorder.release(&hash);
+                self.window.set_held(height, hash, false);
+                self.damaged(from, hash);
+            }
+            Err(Refusal::Refused(error)) => {
                 self.reorder.release(&hash);
                 let reason = error.to_string();
                 self.drop_peer(from, Misbehavior::BadBlock(reason.clone()));
@@ -212,6 +243,12 @@ impl BlockSync {
                 self.release_void(&void);
                 self.condemn(hash, reason);
             }
+            ChainEvent::Blocked { damaged, tip, .. } => {
+                let void = self.activation.failed(tip, tree);
+                self.release_void(&void);
+                self.blocked_by(now, damaged);
+            }
+            ChainEvent::Repaired { block, .. } => self.repaired(now, block.hash),
         }
         self.advance(now, tree);
     }
@@ -226,7 +263,7 @@ impl BlockSync {
 
     /// When [`Self::handle_timeout`] is next due; `None` while nothing is waited for.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.scheduler.next_timeout()
+        self.scheduler.next_timeout().into_iter().chain(self.repair_due).min()
     }
 
     /// Call until `None` after each of the above.
@@ -272,15 +309,16 @@ impl BlockSync {
     }
 
     /// Takes in a block that was asked for, if it is still wanted and there is room for it. A second copy is not.
-    fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, raw: Bytes) {
-        let settled = is_settled(&hash, &self.reorder, &self.activation);
+    fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, block: WireBlock) {
+        let settled =
+            is_settled(&hash, &self.reorder, &self.activation) || self.repairs.checking(&hash).is_some();
         if settled || !(side || self.window.contains(height, hash)) {
             return;
         }
         let is_first = self.window.first_missing() == Some((height, hash));
-        if self.reorder.arrived(hash, height, from, raw.len(), is_first) {
+        if self.reorder.arrived(hash, height, from, block.bytes.len(), is_first) {
             self.window.set_held(height, hash, true);
-            self.outputs.push_back(Output::Check { hash, height, raw });
+            self.outputs.push_back(Output::Check { hash, height, block });
         }
     }
 
@@ -303,7 +341,17 @@ impl BlockSync {
         self.window = Window::above(self.activation.connected());
     }
 
-    fn drop_peer(&mut self, peer: PeerId, why: Misbehavior) {
+    /// One such message is the line's fault; a peer, or a line, that only sends such is of no use.
+    pub(super) fn damaged(&mut self, from: PeerId, hash: BlockHash) {
+        if self.scheduler.damaged(from) {
+            let what = "one block after the other does not match its checksum".to_owned();
+            self.drop_peer(from, Misbehavior::BadMessage(what));
+        } else {
+            self.outputs.push_back(Output::Damaged { peer: from, hash });
+        }
+    }
+
+    pub(super) fn drop_peer(&mut self, peer: PeerId, why: Misbehavior) {
         // One that went while its block was being checked needs no second goodbye.
         if self.scheduler.remove_peer(peer) {
             self.outputs.push_back(Output::Drop { peer, why });
@@ -311,9 +359,11 @@ impl BlockSync {
     }
 
     /// Hands on what can be handed on, then asks for more.
-    fn advance(&mut self, now: Now, tree: &HeaderTree) {
+    pub(super) fn advance(&mut self, now: Now, tree: &HeaderTree) {
         self.activation.advance(tree, &mut self.reorder, &mut self.outputs);
         self.move_window(tree);
+        let repairs = self.repairs.missing(now);
+        self.repair_due = self.repairs.next_due(now);
         let asked = {
             let (reorder, activation) = (&self.reorder, &self.activation);
             let fits = |in_flight| reorder.fits(in_flight);
@@ -326,6 +376,7 @@ impl BlockSync {
                     handed: activation.handed(),
                     fits: &fits,
                     stuck: activation.is_idle() && reorder.is_stuck(),
+                    repairs: &repairs,
                     is_settled: &is_settled,
                 },
             )

@@ -9,12 +9,13 @@ use bitcoin::{BlockHash, Network, Work};
 use bytes::Bytes;
 use chainstore::{Height, Tip};
 
+use super::check::check_received;
 use super::sync::{BlockSync, ChainEvent, Output, Progress};
 use super::testing_forge::{Fault, Forge};
 use crate::headers::HeaderTree;
-use crate::peer::{Misbehavior, PeerId, PeerInfo};
+use crate::peer::{Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockContext, CheckedBlock, Params, check_block};
+use crate::validate::{BlockContext, CheckedBlock, Params};
 
 /// Room for whatever a test asks, where memory is not its subject.
 pub(super) const ENOUGH_BYTES: usize = 1 << 40;
@@ -28,6 +29,10 @@ pub(super) struct Writer {
     pub chain: Vec<BlockHash>,
     pub disk: BTreeSet<BlockHash>,
     queue: VecDeque<Command>,
+    /// Blocks that cannot be read: no switch that needs one is made.
+    pub damaged: BTreeSet<BlockHash>,
+    /// Blocks put in the place of damaged ones.
+    pub repaired: Vec<BlockHash>,
     /// Answers only when told to.
     pub paused: bool,
     /// Switches done.
@@ -38,6 +43,7 @@ pub(super) struct Writer {
 enum Command {
     Connect(CheckedBlock),
     Store(BlockHash),
+    Repair(BlockHash),
     Switch { fork: Tip, connect: Vec<BlockHash> },
 }
 
@@ -61,6 +67,8 @@ pub(super) struct Harness {
     peers: BTreeMap<PeerId, ScriptedPeer>,
     next_peer: u64,
     dropped: Vec<(PeerId, Misbehavior)>,
+    /// Blocks said to have been damaged on their way.
+    pub damaged: Vec<(PeerId, BlockHash)>,
     /// Blocks told to be invalid.
     pub condemned: Vec<BlockHash>,
     /// Checks put out so far.
@@ -94,6 +102,8 @@ impl Harness {
                 chain,
                 disk: stored.iter().copied().collect(),
                 queue: VecDeque::new(),
+                damaged: BTreeSet::new(),
+                repaired: Vec::new(),
                 paused: false,
                 switches: 0,
             },
@@ -102,6 +112,7 @@ impl Harness {
             peers: BTreeMap::new(),
             next_peer: 1,
             dropped: Vec::new(),
+            damaged: Vec::new(),
             condemned: Vec::new(),
             checks: 0,
             passed: BTreeSet::new(),
@@ -175,13 +186,31 @@ impl Harness {
         self.deliver_raw(from, hash, self.forge.raw(hash));
     }
 
+    /// A peer sends a block of which one bit turns on the way.
+    pub fn deliver_damaged(&mut self, from: PeerId, hash: BlockHash) {
+        let sent = WireBlock::new(self.forge.raw(hash));
+        self.deliver_block(from, hash, WireBlock { bytes: self.forge.mutated(hash), ..sent });
+    }
+
     /// A peer sends bytes that begin with the header of `hash`.
     pub fn deliver_raw(&mut self, from: PeerId, hash: BlockHash, raw: Bytes) {
+        self.deliver_block(from, hash, WireBlock::new(raw));
+    }
+
+    fn deliver_block(&mut self, from: PeerId, hash: BlockHash, block: WireBlock) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.owes.remove(&hash);
         }
-        self.sync.handle_block(self.now, from, raw, &self.tree);
+        self.sync.handle_block(self.now, from, block, &self.tree);
         self.perform();
+    }
+
+    /// Somebody finds that a block on disk cannot be read; whether it will be fetched.
+    pub fn find_damaged(&mut self, hash: BlockHash) -> bool {
+        self.writer.damaged.insert(hash);
+        let wanted = self.sync.handle_damaged(self.now, self.forge.tip(hash), &self.tree);
+        self.perform();
+        wanted
     }
 
     pub fn not_found(&mut self, from: PeerId, hash: BlockHash) {
@@ -293,11 +322,11 @@ impl Harness {
             };
             match output {
                 Output::GetData { peer, blocks } => self.take_request(peer, blocks),
-                Output::Check { hash, height, raw } => {
+                Output::Check { hash, height, block } => {
                     self.checks += 1;
                     let parent_mtp = self.tree.median_time_past(self.forge.parent(hash)).unwrap();
                     let context = BlockContext { height, parent_mtp };
-                    let result = check_block(raw, &context, &self.forge.params);
+                    let result = check_received(block, &context, &self.forge.params);
                     if result.is_ok() {
                         self.note_passed(hash);
                     }
@@ -305,10 +334,12 @@ impl Harness {
                 }
                 Output::Connect(block) => self.writer.queue.push_back(Command::Connect(block)),
                 Output::Store(block) => self.writer.queue.push_back(Command::Store(block.hash())),
+                Output::Repair(block) => self.writer.queue.push_back(Command::Repair(block.hash())),
                 Output::Switch { fork, connect } => {
                     self.writer.queue.push_back(Command::Switch { fork, connect });
                 }
                 Output::MarkInvalid { hash, .. } => self.condemn(hash),
+                Output::Damaged { peer, hash } => self.damaged.push((peer, hash)),
                 Output::Drop { peer, why } => {
                     assert!(self.peers.remove(&peer).is_some(), "{peer} was gone already");
                     self.dropped.push((peer, why));
@@ -364,8 +395,10 @@ impl Harness {
             assert!(state.owes.insert(hash), "{peer} was asked twice for {hash} at once");
             let has = state.tip.and_then(|tip| self.tree.ancestor(tip, self.forge.height(hash)));
             assert_eq!(has, Some(hash), "{peer} was asked for what it has not got");
-            assert!(!self.writer.disk.contains(&hash), "{hash} is on disk");
-            assert!(!self.writer.chain.contains(&hash), "{hash} is connected");
+            if !self.writer.damaged.contains(&hash) {
+                assert!(!self.writer.disk.contains(&hash), "{hash} is on disk");
+                assert!(!self.writer.chain.contains(&hash), "{hash} is connected");
+            }
             state.asked.push(hash);
         }
     }
@@ -396,6 +429,11 @@ impl Harness {
                 assert!(self.writer.disk.insert(hash), "stored twice");
                 Some(ChainEvent::Stored(hash))
             }
+            Command::Repair(hash) => {
+                let moved = self.writer.damaged.remove(&hash);
+                self.writer.repaired.push(hash);
+                Some(ChainEvent::Repaired { block: self.forge.tip(hash), moved })
+            }
             Command::Switch { fork, connect } => Some(self.switch(fork, &connect)),
         })
     }
@@ -408,6 +446,11 @@ impl Harness {
             assert_eq!(self.forge.parent(*hash), above, "the branch has a gap");
             assert!(self.writer.disk.contains(hash), "{hash} is not on disk");
             above = *hash;
+        }
+        let left = &self.writer.chain[fork.height.0 as usize + 1..];
+        if let Some(damaged) = left.iter().chain(connect).find(|hash| self.writer.damaged.contains(*hash)) {
+            let damaged = self.forge.tip(*damaged);
+            return ChainEvent::Blocked { damaged, what: String::new(), tip: old };
         }
         let work = |hash| self.tree.info(hash).map(|info| info.work);
         assert!(work(above) > work(old.hash) || self.tree.is_invalid(old.hash), "the switch wins nothing");

@@ -364,6 +364,12 @@ impl Session {
 
     /// What the wallet is told of a failing store.
     fn fault(&mut self, error: Error) -> RpcError {
+        if let Some(height) = error.damaged_block() {
+            // The operator is told by who fetches it, once and not at each question.
+            return RpcError::unavailable(format!(
+                "block {height} is damaged on this server and is being fetched again, ask again in a minute"
+            ));
+        }
         let told = if error.is_outdated() {
             RpcError::unavailable("the chain was just reorganised, ask again")
         } else {

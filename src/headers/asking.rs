@@ -3,6 +3,9 @@
 //! While the best header is older than a day only one peer's full answers are followed up, so that a chain is not
 //! downloaded from everyone at once; the turn passes on when that peer is done, or too slow while another waits. When
 //! the best header is younger, or one peer has told all it has, every peer is asked. A peer owes one answer at a time.
+//! *Hedge*: when the sync peer's answer takes long, one more peer is asked the same, and another each time twice as long
+//! later; the first that brings something new is the sync peer from then on. So silence costs seconds, and the price is
+//! one more answer at a time.
 //!
 //! Source: Bitcoin Core `net_processing.cpp` (`MaybeSendGetHeaders`, `SendMessages`), with a tighter rotation.
 
@@ -23,6 +26,11 @@ pub(super) const ANSWER_WINDOW: Duration = Duration::from_secs(2 * 60);
 const MAX_STRIKES: u32 = 2;
 /// How long the sync peer may bring nothing new while another could be asked.
 pub(super) const NO_PROGRESS: Duration = Duration::from_secs(60);
+/// How long the sync peer's answer is waited for before one more peer is asked. Doubled by each such question, also for
+/// the sync peer that follows: where our own link is slow, not everything shall come twice.
+pub(super) const HEDGE_AFTER: Duration = Duration::from_secs(5);
+/// How long an answer is waited for before we call ourselves caught up without it.
+pub(super) const LATE: Duration = Duration::from_secs(20);
 /// How long a peer may be the sync peer while another could be asked: this, and a millisecond for each header that
 /// should be missing (Core's `HEADERS_DOWNLOAD_TIMEOUT_BASE` and `_PER_HEADER`).
 const TURN: Duration = Duration::from_secs(15 * 60);
@@ -38,6 +46,11 @@ pub(super) struct Turn {
     /// When it last brought something new.
     pub progress: Instant,
     deadline: Instant,
+    /// Peers that were asked beside it since then, as its answer took long.
+    hedges: Vec<PeerId>,
+    hedged_at: Option<Instant>,
+    /// How long the next answer is waited for.
+    patience: Duration,
 }
 
 impl HeaderSync {
@@ -49,13 +62,17 @@ impl HeaderSync {
         } else {
             self.pass_turn_on(now);
         }
+        let hedge = self.hedge(now);
         let turn = self.turn.as_ref().map(|turn| turn.peer);
         let asked_one = self.asked_one;
         let due: Vec<_> = self
             .peers
             .iter()
             .filter(|(id, peer)| {
-                let may = recent || turn == Some(**id) || (asked_one && peer.want == Want::News);
+                let may = recent
+                    || turn == Some(**id)
+                    || hedge == Some(**id)
+                    || (asked_one && peer.want == Want::News);
                 may && peer.can_be_asked()
             })
             .map(|(&id, _)| id)
@@ -76,10 +93,20 @@ impl HeaderSync {
         }
     }
 
-    /// The sync peer brought something new.
+    /// Whether this peer was asked beside the sync peer.
+    pub(super) fn is_hedge(&self, peer: PeerId) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.hedges.contains(&peer))
+    }
+
+    /// A peer brought something new. One that was asked beside the sync peer takes its place.
     pub(super) fn note_progress(&mut self, now: Now, from: PeerId) {
-        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.peer == from) {
+        let Some(turn) = &mut self.turn else { return };
+        if turn.peer == from {
             turn.progress = now.instant;
+            turn.hedges.clear();
+        } else if turn.hedges.contains(&from) {
+            let patience = turn.patience;
+            self.give_turn(now, from, patience);
         }
     }
 
@@ -94,6 +121,7 @@ impl HeaderSync {
                     silent.push(id);
                 }
             }
+            peer.late |= peer.in_flight.is_some_and(|sent| now.instant >= sent + LATE);
             if peer.want == Want::Nothing && now.instant >= peer.heard + ASK_AGAIN {
                 peer.heard = now.instant;
                 peer.want = Want::News;
@@ -113,10 +141,12 @@ impl HeaderSync {
             let answer = peer.in_flight.map(|sent| sent + ANSWER_WINDOW);
             let again = (peer.want == Want::Nothing).then(|| peer.heard + ASK_AGAIN);
             let held = peer.held.as_ref().map(|held: &Held| held.due);
-            [answer, again, held].into_iter().flatten()
+            let late = peer.in_flight.filter(|_| !peer.late).map(|sent| sent + LATE);
+            [answer, again, held, late].into_iter().flatten()
         });
         let turn = self.turn.as_ref().filter(|_| self.next_in_line().is_some());
-        peers.chain(turn.map(Turn::ends))
+        let hedge = turn.and_then(|turn| self.hedge_due(turn));
+        peers.chain(turn.map(Turn::ends)).chain(hedge)
     }
 
     /// Whether the best header is young enough that all peers are asked.
@@ -130,12 +160,41 @@ impl HeaderSync {
         }
         // Nobody else waits: a slow peer is better than none.
         let Some(next) = self.next_in_line() else { return };
-        if let Some(peer) = self.peers.get_mut(&next) {
+        self.give_turn(now, next, HEDGE_AFTER);
+    }
+
+    fn give_turn(&mut self, now: Now, to: PeerId, patience: Duration) {
+        if let Some(peer) = self.peers.get_mut(&to) {
             peer.turns += 1;
         }
         let missing = now.unix.saturating_sub(u64::from(self.tree.best_time())) / u64::from(BLOCK_SPACING);
         let deadline = now.instant + TURN + Duration::from_millis(missing);
-        self.turn = Some(Turn { peer: next, progress: now.instant, deadline });
+        self.turn = Some(Turn {
+            peer: to,
+            progress: now.instant,
+            deadline,
+            hedges: Vec::new(),
+            hedged_at: None,
+            patience,
+        });
+    }
+
+    /// The peer that is to be asked beside the sync peer now.
+    fn hedge(&mut self, now: Now) -> Option<PeerId> {
+        let turn = self.turn.as_ref()?;
+        self.hedge_due(turn).filter(|due| *due <= now.instant)?;
+        let next = self.next_in_line()?;
+        let turn = self.turn.as_mut()?;
+        turn.hedges.push(next);
+        turn.hedged_at = Some(now.instant);
+        turn.patience = (turn.patience * 2).min(NO_PROGRESS);
+        Some(next)
+    }
+
+    /// When one more peer is to be asked; `None` while the sync peer owes nothing.
+    fn hedge_due(&self, turn: &Turn) -> Option<Instant> {
+        let asked = self.peers.get(&turn.peer)?.in_flight?;
+        Some(asked.max(turn.hedged_at.unwrap_or_default()) + turn.patience)
     }
 
     /// The peer that gets the turn next, other than the one that has it.

@@ -244,7 +244,8 @@ impl HeaderSync {
                 peer.want = if news.is_some() { Want::News } else { Want::Nothing };
                 peer.told_all = true;
                 self.end_turn(from);
-                self.asked_one = true;
+                // Who was only asked in between speaks for nobody: the sync peer may be about to tell more.
+                self.asked_one |= !self.is_hedge(from);
             }
             // An announcement that fits: what it was to be asked, it still is.
             None => {}

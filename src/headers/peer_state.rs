@@ -19,6 +19,8 @@ pub(super) struct Peer {
     pub serves_history: bool,
     /// When the getheaders was sent that it has not answered.
     pub in_flight: Option<Instant>,
+    /// It let us wait long for an answer, and has not given one since.
+    pub late: bool,
     /// What to ask it next, when its turn comes.
     pub want: Want,
     /// Its last answer was a short one, so it has told all it has.
@@ -73,6 +75,7 @@ impl Peer {
         Self {
             serves_history,
             in_flight: None,
+            late: false,
             want: Want::News,
             told_all: false,
             tip: None,
@@ -105,6 +108,7 @@ impl Peer {
     /// It answered: what it was asked is done.
     pub fn answered(&mut self, now: Now) {
         self.in_flight = None;
+        self.late = false;
         self.strikes = 0;
         self.heard = now.instant;
     }

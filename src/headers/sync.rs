@@ -3,7 +3,8 @@
 //! In: peers that come and go, their `headers` and block `inv`s, blocks found invalid. Out: `getheaders`, headers to
 //! keep, the new best chain, peers to drop. An announced height is never believed, only headers with work.
 //!
-//! The first sync is from one peer at a time (`asking` gives and takes the turn), later all are asked. What arrives is
+//! The first sync is from one peer at a time (`asking` gives and takes the turn, and goes round a silent one), later all
+//! are asked. What arrives is
 //! checked in `intake`. A chain with too little work is counted before it is kept (`presync`), so what is in the
 //! tree has, or leads to, the work that the network or `--min-chain-work` demands.
 //!
@@ -180,15 +181,14 @@ impl HeaderSync {
     }
 
     /// Whether the best chain is all that our peers can tell: it has the minimum of work, there are peers, and each
-    /// has told all it has or follows less work. New blocks do not change that, a new peer may until it answered.
+    /// has told all it has or follows less work. New blocks do not change that, a new peer may until it answered or is
+    /// late with it.
     pub fn is_caught_up(&self) -> bool {
         let best = self.tree.best();
+        let has_no_more = |peer: &Peer| peer.told_all || peer.tip.is_some_and(|tip| tip.work < best.work);
         best.work >= self.min_chain_work
-            && !self.peers.is_empty()
-            && self
-                .peers
-                .values()
-                .all(|peer| peer.told_all || peer.tip.is_some_and(|tip| tip.work < best.work))
+            && self.peers.values().any(has_no_more)
+            && self.peers.values().all(|peer| has_no_more(peer) || peer.late)
     }
 
     /// The best header that a peer is known to have.

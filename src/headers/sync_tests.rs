@@ -5,9 +5,9 @@ use std::time::Duration;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::ServiceFlags;
 
-use super::super::asking::{ANSWER_WINDOW, ASK_AGAIN, NO_PROGRESS};
+use super::super::asking::{ANSWER_WINDOW, ASK_AGAIN, HEDGE_AFTER, LATE};
 use super::super::testing::{chain, child, child_at, genesis, hashes};
-use super::super::testing_sync::{ALICE, BOB, CAROL, Net};
+use super::super::testing_sync::{ALICE, BOB, CAROL, Net, after};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -139,7 +139,7 @@ fn an_announcement_by_inv_is_answered_with_getheaders() {
     let locator = net.asked(ALICE).unwrap();
     net.inv(ALICE, headers[5].block_hash());
     assert_eq!(net.asked(ALICE), None, "one question at a time");
-    net.headers(ALICE, &super::super::testing_sync::after(&locator, &headers[..5]));
+    net.headers(ALICE, &after(&locator, &headers[..5]));
     assert_eq!(net.best(), headers[4].block_hash());
 
     // The second block came after the answer was made.
@@ -186,7 +186,7 @@ fn headers_that_do_not_connect_are_asked_for_once_and_forgiven() {
     net.headers(ALICE, &headers[7..]);
     assert_eq!(net.asked(ALICE), None, "the question is still open");
     assert_eq!(net.dropped(), []);
-    net.headers(ALICE, &super::super::testing_sync::after(&locator, &headers));
+    net.headers(ALICE, &after(&locator, &headers));
     assert_eq!(net.best(), headers[7].block_hash());
 }
 
@@ -247,28 +247,110 @@ fn a_peer_that_leaves_in_its_turn_is_replaced() {
 }
 
 #[test]
-fn the_turn_passes_from_a_silent_peer_within_a_minute() {
-    let headers = chain(&genesis(), 0, 100);
+fn a_silent_peer_costs_seconds_and_who_answers_has_the_turn() {
+    let headers = chain(&genesis(), 0, 4_500);
     let mut net = Net::new();
     net.connect(ALICE);
     net.connect(BOB);
     assert!(net.asked(ALICE).is_some());
-    net.advance(NO_PROGRESS - SECOND);
+    net.advance(HEDGE_AFTER - SECOND);
     assert_eq!(net.asked(BOB), None);
     net.advance(SECOND);
-    net.answer(BOB, &headers);
-    assert_eq!(net.best(), headers[99].block_hash());
+    assert_eq!(net.sync.progress().sync_peer, Some(ALICE));
+    for _ in 0..3 {
+        net.answer(BOB, &headers);
+    }
+    assert_eq!(net.best(), headers[4_499].block_hash());
     assert_eq!(net.sync.progress().sync_peer, None);
+    assert_eq!(net.dropped(), [], "slow is no crime");
 }
 
 #[test]
-fn the_turn_goes_to_a_peer_with_the_whole_chain_first() {
+fn a_row_of_silent_peers_is_asked_one_by_one_each_twice_as_long_after_the_one_before() {
+    let mut net = Net::new();
+    let peers: Vec<_> = (1..=8).map(PeerId).collect();
+    peers.iter().for_each(|peer| net.connect(*peer));
+    let mut asked_at = Vec::new();
+    for second in 0..60 {
+        let asked = peers.iter().filter(|peer| net.asked(**peer).is_some()).count();
+        assert!(asked <= 1, "{asked} at once");
+        asked_at.extend((asked > 0).then_some(second));
+        net.advance(SECOND);
+    }
+    assert_eq!(asked_at, [0, 5, 15, 35]);
+    assert!(peers.iter().any(|peer| net.asked(*peer).is_some()), "the turn itself passes on after a minute");
+}
+
+#[test]
+fn the_first_answer_that_brings_something_wins_and_the_other_is_taken_for_what_it_is() {
+    let headers = chain(&genesis(), 0, 4_500);
+    let mut net = Net::new();
+    net.connect(ALICE);
+    net.connect(BOB);
+    net.advance(HEDGE_AFTER);
+    // Nothing is no progress.
+    net.headers(BOB, &[]);
+    assert_eq!(net.sync.progress().sync_peer, Some(ALICE));
+    net.answer(ALICE, &headers);
+    assert_eq!(net.sync.progress().sync_peer, Some(ALICE));
+
+    // Bob comes too late: alice goes on.
+    net.connect(CAROL);
+    net.asked(BOB);
+    net.advance(HEDGE_AFTER * 2);
+    let late = net.asked(CAROL).unwrap();
+    net.answer(ALICE, &headers);
+    net.headers(CAROL, &after(&late, &headers));
+    assert_eq!(net.sync.progress().sync_peer, Some(ALICE));
+    assert_eq!(net.asked(CAROL), None, "two answers, and no more");
+    net.answer(ALICE, &headers);
+    assert_eq!(net.best(), headers[4_499].block_hash());
+}
+
+#[test]
+fn on_a_slow_link_of_ours_not_everything_comes_twice() {
+    let headers = chain(&genesis(), 0, 40_000);
+    let mut net = Net::new();
+    net.connect(ALICE);
+    net.connect(BOB);
+    let mut twice = 0;
+    for _ in 0..15 {
+        // Each answer takes longer than the first wait.
+        net.advance(HEDGE_AFTER * 3);
+        net.answer(ALICE, &headers);
+        if let Some(locator) = net.asked(BOB) {
+            twice += 1;
+            net.headers(BOB, &after(&locator, &headers));
+        }
+    }
+    assert_eq!(twice, 2, "after 5 s and after 10 s; after 20 s nobody waits");
+    assert_eq!(net.best(), headers[29_999].block_hash());
+}
+
+#[test]
+fn who_never_answers_does_not_keep_us_from_being_caught_up() {
+    let headers = chain(&genesis(), 0, 100);
+    let mut net = Net::new();
+    net.connect(ALICE);
+    net.connect_honest(BOB, &headers);
+    net.advance(LATE - SECOND);
+    assert_eq!(net.best(), headers[99].block_hash());
+    assert!(!net.sync.is_caught_up(), "alice may know more");
+    net.advance(SECOND);
+    assert!(net.sync.is_caught_up());
+    net.disconnect(BOB);
+    assert!(!net.sync.is_caught_up(), "nobody has told us anything");
+}
+
+#[test]
+fn a_peer_with_the_whole_chain_comes_first() {
     let mut net = Net::new();
     net.connect(ALICE);
     net.connect_with(BOB, ServiceFlags::NETWORK_LIMITED | ServiceFlags::WITNESS);
     net.connect(CAROL);
-    net.advance(NO_PROGRESS);
-    assert_eq!(net.sync.progress().sync_peer, Some(CAROL));
+    net.advance(HEDGE_AFTER);
+    assert!(net.asked(CAROL).is_some());
+    assert_eq!(net.asked(BOB), None);
 }
 
 #[test]
@@ -281,6 +363,9 @@ fn a_turn_ends_after_a_quarter_of_an_hour_even_with_progress() {
     net.connect(BOB);
     for _ in 0..18 {
         net.answer(ALICE, &headers);
+        if let Some(locator) = net.asked(BOB) {
+            net.headers(BOB, &after(&locator, &headers));
+        }
         net.advance(Duration::from_secs(55));
     }
     assert_eq!(net.sync.progress().sync_peer, Some(BOB));

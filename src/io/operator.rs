@@ -62,6 +62,13 @@ impl Operator {
             Notice::InvalidBlock { hash, reason } => {
                 warn!(%hash, reason, "invalid block, its chain is not followed")
             }
+            Notice::Damaged { block, what } => warn!(
+                height = block.height.0, hash = %block.hash, damage = what,
+                "a stored block is damaged: asking peers for it again"
+            ),
+            Notice::Repaired(block) => info!(
+                height = block.height.0, hash = %block.hash, "the damaged block was fetched again and stored anew"
+            ),
             Notice::OldTip { tip, age } => warn!(
                 height = tip.height.0,
                 age_hours = age.as_secs() / 3600,

@@ -102,9 +102,9 @@ impl Runtime {
                 Output::Drop(peer, why) => {
                     self.send(peer, PeerCommand::Close(CloseReason::Misbehaved(why)));
                 }
-                Output::Check { hash, raw, context } => {
+                Output::Check { hash, block, context } => {
                     // The checkers live as long as this end of their channel.
-                    let _ = self.checks.send(CheckJob { hash, raw, context });
+                    let _ = self.checks.send(CheckJob { hash, block, context });
                 }
                 Output::Chain(command) => {
                     // A writer that failed has said so; the loop ends with its next event.

@@ -8,14 +8,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
-use bytes::Bytes;
 use chainstore::{MergeJob, MergeResult};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info};
 
+use crate::blocks::check_received;
 use crate::node::Input;
 use crate::node::chain::{Chain, Command, Event};
-use crate::validate::{BlockContext, Params, check_block};
+use crate::peer::WireBlock;
+use crate::validate::{BlockContext, Params};
 
 /// In bulk sync, what a power cut may cost: so many bytes of blocks, or so long.
 const COMMIT_BYTES: u64 = 64 * 1024 * 1024;
@@ -37,7 +38,7 @@ pub enum ThreadEvent {
 #[derive(Debug)]
 pub struct CheckJob {
     pub hash: BlockHash,
-    pub raw: Bytes,
+    pub block: WireBlock,
     pub context: BlockContext,
 }
 
@@ -57,8 +58,8 @@ pub fn start_checkers(
                     Ok(queue) => queue.recv(),
                     Err(_) => return,
                 };
-                let Ok(CheckJob { hash, raw, context }) = job else { return };
-                let result = check_block(raw, &context, &params);
+                let Ok(CheckJob { hash, block, context }) = job else { return };
+                let result = check_received(block, &context, &params);
                 if events.send(ThreadEvent::Input(Input::Checked { hash, result })).is_err() {
                     return;
                 }

@@ -31,6 +31,8 @@ pub enum Command {
     Store(CheckedBlock),
     /// Disconnect down to `fork`, then connect these kept blocks: all of it, or nothing.
     Switch { fork: Tip, connect: Vec<BlockHash> },
+    /// Put this block in the place of the damaged one on disk.
+    Repair(CheckedBlock),
     /// Make everything so far durable and visible.
     Commit,
     /// The headers are all that anybody has: a bulk sync sees where it ends.
@@ -114,6 +116,11 @@ impl Chain {
                 Ok(vec![Event::Chain(ChainEvent::Stored(block.hash()))])
             }
             Command::Switch { fork, connect } => self.switch(fork, &connect),
+            Command::Repair(repaired) => {
+                let block = Tip { height: repaired.height(), hash: repaired.hash() };
+                let moved = self.store.repair_block(block, repaired.raw())?;
+                Ok(vec![Event::Chain(ChainEvent::Repaired { block, moved })])
+            }
             Command::Commit => Ok(self.commit()?.into_iter().collect()),
             Command::HeadersComplete => {
                 self.store.set_headers_complete()?;
@@ -186,7 +193,16 @@ impl Chain {
     /// All or nothing: what was staged before is committed first, so that undoing leaves the old tip standing.
     fn switch(&mut self, fork: Tip, connect: &[BlockHash]) -> Result<Vec<Event>, chainstore::Error> {
         let mut events: Vec<Event> = self.commit()?.into_iter().collect();
-        match self.try_switch(fork, connect)? {
+        let switched = match self.try_switch(fork, connect) {
+            Err(chainstore::Error::DamagedBlock { height, hash, what }) => {
+                self.store.rollback()?;
+                let damaged = Tip { height, hash };
+                events.push(Event::Chain(ChainEvent::Blocked { damaged, what, tip: self.tip()? }));
+                return Ok(events);
+            }
+            other => other?,
+        };
+        match switched {
             Ok(()) => {
                 self.staged = true;
                 events.push(Event::Chain(ChainEvent::Switched(self.tip()?)));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Work};
 use bytes::Bytes;
-use chainstore::{Height, Snapshot, Tip};
+use chainstore::{Damaged, Height, Snapshot, Tip};
 
 use broadcast::Broadcasts;
 pub use broadcast::{BroadcastError, BroadcastId};
@@ -25,12 +25,12 @@ use chain::{Chain, Command, Event};
 use progress::Meter;
 pub use progress::Progress;
 
-use crate::blocks::{self, BlockSync};
+use crate::blocks::{self, BlockSync, Refusal};
 use crate::headers::{self, HeaderSync, HeaderTree};
-use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo};
+use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::query::{SyncState, Touched, View};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockContext, BlockError, CheckedBlock};
+use crate::validate::{BlockContext, CheckedBlock};
 
 /// How often wallets that wait are told how far the sync is, and the operator's figures move.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -48,10 +48,10 @@ pub enum Input {
     PeerReady(PeerId, PeerInfo),
     PeerMessage(PeerId, Message),
     PeerGone(PeerId, CloseReason),
-    /// What rungs 3 and 4 said of a block that was put out as `Output::Check`.
+    /// What came of a block that was put out as `Output::Check`.
     Checked {
         hash: BlockHash,
-        result: Result<CheckedBlock, BlockError>,
+        result: Result<CheckedBlock, Refusal>,
     },
     /// What became of a command to the chain's writer.
     Chain(Event),
@@ -67,10 +67,10 @@ pub enum Input {
 pub enum Output {
     Send(PeerId, Message),
     Drop(PeerId, Misbehavior),
-    /// Run `validate::check_block`; the answer comes back as `Input::Checked`.
+    /// Run `blocks::check_received`; the answer comes back as `Input::Checked`.
     Check {
         hash: BlockHash,
-        raw: Bytes,
+        block: WireBlock,
         context: BlockContext,
     },
     /// For the chain's writer, in this order.
@@ -112,6 +112,13 @@ pub enum Notice {
         hash: BlockHash,
         reason: String,
     },
+    /// A stored block cannot be read, and will be fetched again.
+    Damaged {
+        block: Tip,
+        what: String,
+    },
+    /// It was fetched again.
+    Repaired(Tip),
     /// The newest block is old: the peers may be cut off, or our clock wrong.
     OldTip {
         tip: Tip,
@@ -167,6 +174,8 @@ impl Node {
             tree.mark_invalid(hash);
         }
         let snapshot = chain.snapshot();
+        // The block that a failing machine tears is the last: if it was, that is known from now on.
+        let _ = snapshot.raw_block(tip_of(&snapshot).height);
         // A bulk sync is ahead of what readers see.
         let tip = chain.store().tip().unwrap_or_else(|| tip_of(&snapshot));
         let mut node = Self {
@@ -217,7 +226,14 @@ impl Node {
                         self.staged = *tip
                     }
                     blocks::ChainEvent::Failed { tip, .. } => self.staged = *tip,
-                    blocks::ChainEvent::Stored(_) => {}
+                    blocks::ChainEvent::Blocked { damaged, what, tip } => {
+                        self.staged = *tip;
+                        self.notice(Notice::Damaged { block: *damaged, what: what.clone() });
+                    }
+                    blocks::ChainEvent::Repaired { block, moved: true } => {
+                        self.notice(Notice::Repaired(*block));
+                    }
+                    blocks::ChainEvent::Repaired { moved: false, .. } | blocks::ChainEvent::Stored(_) => {}
                 }
                 self.blocks.handle_chain_event(now, event, self.headers.tree());
                 self.route(now);
@@ -244,6 +260,7 @@ impl Node {
             if !self.synced {
                 self.publish(Touched::default());
             }
+            self.look_for_damage(now);
             self.watch(now);
         }
         self.route(now);
@@ -279,9 +296,9 @@ impl Node {
         match message {
             Message::Headers(headers) => self.headers.handle_headers(now, peer, headers),
             Message::Inv(inventory) => self.headers.handle_inv(now, peer, &inventory),
-            Message::Block(raw) => {
-                self.meter.received(raw.len());
-                self.blocks.handle_block(now, peer, raw, self.headers.tree());
+            Message::Block(block) => {
+                self.meter.received(block.bytes.len());
+                self.blocks.handle_block(now, peer, block, self.headers.tree());
             }
             Message::NotFound(inventory) => {
                 for hash in inventory.iter().filter_map(crate::peer::Inventory::block) {
@@ -356,15 +373,16 @@ impl Node {
                 let inventory = blocks.into_iter().map(crate::peer::Inventory::witness_block).collect();
                 self.outputs.push_back(Output::Send(peer, Message::GetData(inventory)));
             }
-            blocks::Output::Check { hash, height, raw } => {
+            blocks::Output::Check { hash, height, block } => {
                 let tree = self.headers.tree();
                 let parent = tree.info(hash).map(|info| info.prev);
                 let parent_mtp = parent.and_then(|parent| tree.median_time_past(parent)).unwrap_or(0);
                 let context = BlockContext { height, parent_mtp };
-                self.outputs.push_back(Output::Check { hash, raw, context });
+                self.outputs.push_back(Output::Check { hash, block, context });
             }
             blocks::Output::Connect(block) => self.outputs.push_back(Output::Chain(Command::Connect(block))),
             blocks::Output::Store(block) => self.outputs.push_back(Output::Chain(Command::Store(block))),
+            blocks::Output::Repair(block) => self.outputs.push_back(Output::Chain(Command::Repair(block))),
             blocks::Output::Switch { fork, connect } => {
                 self.outputs.push_back(Output::Chain(Command::Switch { fork, connect }));
             }
@@ -373,6 +391,10 @@ impl Node {
                 self.outputs.push_back(Output::Chain(Command::MarkInvalid(hash)));
                 self.notice(Notice::InvalidBlock { hash, reason });
                 self.blocks.handle_best_changed(now, self.headers.tree());
+            }
+            blocks::Output::Damaged { peer, hash } => {
+                let what = format!("block {hash} was damaged on its way here, asked again");
+                self.notice(Notice::Peer(peer, what));
             }
             blocks::Output::Drop { peer, why } => self.outputs.push_back(Output::Drop(peer, why)),
         }
@@ -434,9 +456,20 @@ impl Node {
         }
     }
 
+    /// Blocks that wallets met and that cannot be read are fetched again.
+    fn look_for_damage(&mut self, now: Now) {
+        for Damaged { block, what } in self.snapshot.damaged_blocks() {
+            if self.blocks.handle_damaged(now, block, self.headers.tree()) {
+                self.notice(Notice::Damaged { block, what });
+            }
+        }
+    }
+
     /// What the operator should be told although nothing happened.
     fn watch(&mut self, now: Now) {
-        if let Some(missing) = self.blocks.missing_source(self.headers.tree())
+        let tree = self.headers.tree();
+        let missing = self.blocks.missing_source(tree).or_else(|| self.blocks.unrepairable(tree));
+        if let Some(missing) = missing
             && !self.peers.is_empty()
             && self.next_no_source <= now.instant
         {

@@ -12,7 +12,7 @@ use bitcoin::p2p::ServiceFlags;
 use bytes::Bytes;
 
 use super::codec::{Malformed, Reader, put_compact_size, put_header};
-use super::types::{Inventory, InventoryKind, Message, Misbehavior, Version};
+use super::types::{Inventory, InventoryKind, Message, Misbehavior, Version, WireBlock};
 use super::wire::{Command, Frame, HEADERS_ENTRY_LEN, INVENTORY_LEN, MAX_HEADERS, MAX_INVENTORY, frame};
 
 /// What we speak (BIP339). 70017 would announce `feature` (BIP434), which defines nothing yet.
@@ -65,8 +65,9 @@ impl From<Malformed> for Fault {
 ///
 /// The checksum of a `block` is not compared: hashing two megabytes costs more than all else that happens here,
 /// and it binds nothing that is not bound later. A block is read to its last byte with canonical lengths, and its
-/// merkle root and witness commitment cover every byte of it, against forgery too. When that check fails,
-/// `Frame::checksum_matches` could only add whether the damage happened on the way.
+/// merkle root and witness commitment cover every byte of it, against forgery too. When that check fails, the
+/// checksum tells whether the damage happened on the way, so it goes with the block.
+/// Only a damaged header is not noticed so: it reads as a block that nobody asked for, as if none had come.
 pub fn decode(frame: &Frame) -> Result<Message, DecodeError> {
     let command = frame.command;
     let name = command.name().ok_or(DecodeError::BadCommand(command))?;
@@ -78,15 +79,15 @@ pub fn decode(frame: &Frame) -> Result<Message, DecodeError> {
     if command != Command::BLOCK && !frame.checksum_matches() {
         return Err(DecodeError::BadChecksum(command));
     }
-    decode_payload(command, name, payload).map_err(|fault| match fault {
+    decode_payload(frame, name, payload).map_err(|fault| match fault {
         Fault::Malformed(reason) => DecodeError::Malformed(command, reason),
         Fault::Forbidden(reason) => DecodeError::Forbidden(Misbehavior::BadMessage(reason)),
     })
 }
 
-fn decode_payload(command: Command, name: &str, payload: &Bytes) -> Result<Message, Fault> {
+fn decode_payload(frame: &Frame, name: &str, payload: &Bytes) -> Result<Message, Fault> {
     let mut reader = Reader::new(payload);
-    Ok(match command {
+    Ok(match frame.command {
         Command::VERSION => Message::Version(read_version(&mut reader)?),
         Command::VERACK => Message::Verack,
         Command::WTXID_RELAY => Message::WtxidRelay,
@@ -102,7 +103,7 @@ fn decode_payload(command: Command, name: &str, payload: &Bytes) -> Result<Messa
         Command::GET_DATA => Message::GetData(read_inventory(name, &mut reader)?),
         Command::NOT_FOUND => Message::NotFound(read_inventory(name, &mut reader)?),
         Command::BLOCK if payload.len() <= BLOCK_HEADER_LEN => return Err("ends too early".into()),
-        Command::BLOCK => Message::Block(payload.clone()),
+        Command::BLOCK => Message::Block(WireBlock { bytes: payload.clone(), checksum: frame.checksum }),
         Command::TX => Message::Tx(payload.clone()),
         _ => Message::Unknown(name.to_owned()),
     })
@@ -251,7 +252,8 @@ fn write_payload(out: &mut Vec<u8>, message: &Message) {
                 out.extend_from_slice(entry.hash.as_byte_array());
             }
         }
-        Message::Block(bytes) | Message::Tx(bytes) => out.extend_from_slice(bytes),
+        Message::Block(block) => out.extend_from_slice(&block.bytes),
+        Message::Tx(bytes) => out.extend_from_slice(bytes),
     }
 }
 

@@ -22,5 +22,7 @@ mod backoff;
 pub use backoff::Backoff;
 pub use message::{DecodeError, PROTOCOL_VERSION, decode, encode, name_of};
 pub use session::{Local, Output, Session, USER_AGENT};
-pub use types::{CloseReason, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version};
+pub use types::{
+    CloseReason, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version, WireBlock,
+};
 pub use wire::{Command, Frame, FrameDecoder, FrameError, HEADER_LEN, MAX_PAYLOAD_LEN, Pending};

@@ -6,6 +6,8 @@ use bitcoin::p2p::ServiceFlags;
 use bitcoin::{BlockHash, Wtxid};
 use bytes::Bytes;
 
+use super::wire::{CHECKSUM_LEN, checksum_of};
+
 /// One connection, numbered in the order of dialling; never reused while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
@@ -132,12 +134,32 @@ pub enum Message {
     GetData(Vec<Inventory>),
     NotFound(Vec<Inventory>),
     /// A whole serialized block, undecoded: it is parsed where it is checked.
-    Block(Bytes),
+    Block(WireBlock),
     /// A serialized transaction, undecoded.
     Tx(Bytes),
     GetAddr,
     /// A command that is known or unknown but means nothing to us; its payload is dropped.
     Unknown(String),
+}
+
+/// The payload of a `block` with the checksum that its frame announced. The two are compared only where the block
+/// turns out to be damaged: see `message::decode`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireBlock {
+    pub bytes: Bytes,
+    pub checksum: [u8; CHECKSUM_LEN],
+}
+
+impl WireBlock {
+    /// A block as an honest peer sends it.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { checksum: checksum_of(&bytes), bytes }
+    }
+
+    /// Whether these are the bytes that were sent. Hashes all of them.
+    pub fn is_as_sent(&self) -> bool {
+        checksum_of(&self.bytes) == self.checksum
+    }
 }
 
 /// Why a peer is sent away. Core has no score: one of these is enough (`MaybeDiscourageAndDisconnect`).

@@ -16,7 +16,8 @@ use bytes::Bytes;
 const MAGIC_LEN: usize = 4;
 const COMMAND_LEN: usize = 12;
 const LENGTH_LEN: usize = 4;
-const CHECKSUM_LEN: usize = 4;
+/// Bytes of a checksum.
+pub const CHECKSUM_LEN: usize = 4;
 /// Bytes before the payload of a frame.
 pub const HEADER_LEN: usize = MAGIC_LEN + COMMAND_LEN + LENGTH_LEN + CHECKSUM_LEN;
 
@@ -292,7 +293,8 @@ pub(super) fn frame(magic: [u8; MAGIC_LEN], command: Command, write: impl FnOnce
     Bytes::from(out)
 }
 
-fn checksum_of(payload: &[u8]) -> [u8; CHECKSUM_LEN] {
+/// What the frame of a payload announces.
+pub(super) fn checksum_of(payload: &[u8]) -> [u8; CHECKSUM_LEN] {
     take_array(&mut &sha256d::Hash::hash(payload).as_byte_array()[..])
 }
 

@@ -14,6 +14,8 @@ mod view;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use chainstore::Height;
+
 pub use history::{Status, push_txid, status_of};
 pub use touched::Touched;
 pub use transaction::MerkleProof;
@@ -28,5 +30,13 @@ impl Error {
     /// Whether a newer view would answer: the chain was reorganised under this one.
     pub fn is_outdated(&self) -> bool {
         matches!(self.0, chainstore::Error::SnapshotGone)
+    }
+
+    /// The height of a block whose stored bytes are damaged: a later question may find it whole again.
+    pub fn damaged_block(&self) -> Option<Height> {
+        match self.0 {
+            chainstore::Error::DamagedBlock { height, .. } => Some(height),
+            _ => None,
+        }
     }
 }

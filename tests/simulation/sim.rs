@@ -9,11 +9,12 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::{BlockHash, Network, Work};
 use chainstore::{Options, ScriptHash, Store};
+use peerdex::blocks::check_received;
 use peerdex::node::chain::{Chain, Command};
 use peerdex::node::{Input, Node, Output};
-use peerdex::peer::{CloseReason, Message, PeerId, PeerInfo};
+use peerdex::peer::{CloseReason, Message, PeerId, PeerInfo, WireBlock};
 use peerdex::time::{Instant, Now};
-use peerdex::validate::{Params, check_block};
+use peerdex::validate::Params;
 
 use crate::world::{Account, SCRIPTS, START, World, script};
 
@@ -283,8 +284,9 @@ impl Simulation {
                         self.leave(index, CloseReason::Misbehaved(why));
                     }
                 }
-                Output::Check { hash, raw, context } => {
-                    let result = check_block(raw.clone(), &context, &self.params);
+                Output::Check { hash, block, context } => {
+                    let raw = block.bytes.clone();
+                    let result = check_received(block, &context, &self.params);
                     if result.is_ok() {
                         let block: bitcoin::Block = deserialize(&raw).unwrap();
                         self.given.insert(hash, block.header.prev_blockhash);
@@ -357,15 +359,22 @@ impl Simulation {
             Message::GetData(inventory) => {
                 for hash in inventory.iter().filter_map(peerdex::peer::Inventory::block) {
                     let mut block = self.world.blocks[&hash].block.clone();
+                    let mut sent = WireBlock::new(serialize(&block).into());
                     match self.peers[index].character {
                         Character::Silent => continue,
                         Character::Corrupting => {
                             self.lies_told += 1;
                             block.txdata[0].output[0].value += bitcoin::Amount::from_sat(1);
+                            let bytes = serialize(&block).into();
+                            // Every other lie looks like damage on the way.
+                            sent = match self.lies_told % 2 {
+                                0 => WireBlock::new(bytes),
+                                _ => WireBlock { bytes, ..sent },
+                            };
                         }
                         Character::Honest | Character::Workless | Character::Greedy => {}
                     }
-                    self.peers[index].outbox.push_back(Message::Block(serialize(&block).into()));
+                    self.peers[index].outbox.push_back(Message::Block(sent));
                 }
             }
             _ => {}

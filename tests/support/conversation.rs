@@ -5,7 +5,7 @@
 //! Sources: `net_processing.cpp` of Core, BIP130, BIP144, BIP159, BIP339.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -203,7 +203,13 @@ impl<'a> Conversation<'a> {
                 _ => chain.blocks[height].to_vec(),
             };
             let block = if manners.corrupt == Some(height) { corrupted(block) } else { block };
-            self.send("block", &block)?;
+            let mut message = wire::frame(self.shared.magic, "block", &block);
+            if self.takes_damage()
+                && let Some(last) = message.last_mut()
+            {
+                *last ^= 1;
+            }
+            self.stream.write_all(&message)?;
             self.served_blocks += 1;
             self.shared.served_bytes.fetch_add(block.len() as u64, Ordering::Relaxed);
             *self.shared.lock().served.entry(height).or_default() += 1;
@@ -212,6 +218,14 @@ impl<'a> Conversation<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the message that comes now is to be damaged.
+    fn takes_damage(&self) -> bool {
+        let damage = &mut self.shared.lock().manners.damage;
+        let takes = *damage > 0;
+        *damage = damage.saturating_sub(1);
+        takes
     }
 
     /// Sends the announcements that are due.

@@ -40,6 +40,8 @@ pub struct Manners {
     pub hang_up_after: Option<usize>,
     /// The block at this height is sent with one bit of its last transaction turned.
     pub corrupt: Option<usize>,
+    /// So many of the next blocks have a bit turned after their checksum was made, as a bad line would.
+    pub damage: usize,
     /// A pause before each block.
     pub pause: Duration,
 }
@@ -52,6 +54,7 @@ impl Default for Manners {
             stall_at: None,
             hang_up_after: None,
             corrupt: None,
+            damage: 0,
             pause: Duration::ZERO,
         }
     }

@@ -31,6 +31,11 @@ pub fn magic(network: Network) -> [u8; 4] {
 
 /// Writes one message.
 pub fn send(to: &mut impl Write, magic: [u8; 4], command: &str, payload: &[u8]) -> io::Result<()> {
+    to.write_all(&frame(magic, command, payload))
+}
+
+/// One message as its bytes.
+pub fn frame(magic: [u8; 4], command: &str, payload: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(24 + payload.len());
     message.extend(magic);
     let mut name = [0; 12];
@@ -39,7 +44,7 @@ pub fn send(to: &mut impl Write, magic: [u8; 4], command: &str, payload: &[u8]) 
     message.extend((payload.len() as u32).to_le_bytes());
     message.extend(&sha256d::Hash::hash(payload).to_byte_array()[..4]);
     message.extend(payload);
-    to.write_all(&message)
+    message
 }
 
 /// Reads one message; what is wrong with its frame is an error that says so.

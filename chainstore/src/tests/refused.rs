@@ -65,7 +65,7 @@ fn a_format_of_the_future_is_refused() {
 
 #[test]
 fn a_file_shorter_than_the_state_says_is_corruption_and_named() {
-    for name in ["headers", "hashes", "txids", "txpos", "blockpos", "blocks/00001.blk"] {
+    for name in ["headers", "hashes", "txids", "txpos", "blockpos"] {
         let disk = filled();
         disk.tamper(name, |bytes| bytes.truncate(bytes.len() / 2));
         let error = open(&disk).unwrap_err();
@@ -82,7 +82,11 @@ fn a_flipped_byte_in_a_block_file_is_found_when_it_is_read() {
     let snapshot = store.snapshot();
     let errors: Vec<Error> = (0..20).filter_map(|height| snapshot.raw_block(Height(height)).err()).collect();
     assert_eq!(errors.len(), 1, "one block was hit: {errors:?}");
-    assert!(matches!(errors[0], Error::Checksum { segment: 0, .. }), "{}", errors[0]);
+    assert!(
+        matches!(&errors[0], Error::DamagedBlock { what, .. } if what.contains("checksum")),
+        "{}",
+        errors[0]
+    );
 }
 
 #[test]

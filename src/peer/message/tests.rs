@@ -8,6 +8,7 @@ use bitcoin::{Network, Txid, Wtxid};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::types::WireBlock;
 use super::super::wire::tests::recorded_session;
 use super::super::wire::{FrameDecoder, HEADER_LEN};
 use super::*;
@@ -251,16 +252,18 @@ fn a_checksum_that_does_not_match_drops_all_but_a_block() {
     assert_eq!(decode(&damaged(&tx)), Err(DecodeError::BadChecksum(Command::TX)));
 
     // The merkle root tells; the checksum can still be asked.
-    let block = damaged(&Message::Block(Bytes::from_static(&[1; 200])));
-    assert!(matches!(decode(&block), Ok(Message::Block(_))));
-    assert!(!block.checksum_matches());
+    let sent = Message::Block(WireBlock::new(Bytes::from_static(&[1; 200])));
+    let Ok(Message::Block(block)) = decode(&damaged(&sent)) else { panic!("not a block") };
+    assert!(!block.is_as_sent());
+    let Ok(Message::Block(block)) = decode(&one_frame(&encode(MAGIC, &sent))) else { panic!("not a block") };
+    assert!(block.is_as_sent());
 }
 
 #[test]
 fn a_block_is_handed_on_without_a_copy() {
-    let frame = one_frame(&encode(MAGIC, &Message::Block(Bytes::from(vec![5; 1_000_000]))));
-    let Ok(Message::Block(bytes)) = decode(&frame) else { panic!("not a block") };
-    assert_eq!(bytes.as_ptr(), frame.payload.unwrap().as_ptr());
+    let frame = one_frame(&encode(MAGIC, &Message::Block(WireBlock::new(vec![5; 1_000_000].into()))));
+    let Ok(Message::Block(block)) = decode(&frame) else { panic!("not a block") };
+    assert_eq!(block.bytes.as_ptr(), frame.payload.unwrap().as_ptr());
 }
 
 #[test]
@@ -289,7 +292,8 @@ fn allocated(message: &Message) -> usize {
         Message::GetHeaders { locator, .. } => of(locator),
         Message::Headers(headers) => of(headers),
         Message::Inv(entries) | Message::GetData(entries) | Message::NotFound(entries) => of(entries),
-        Message::Block(bytes) | Message::Tx(bytes) => bytes.len(),
+        Message::Block(block) => block.bytes.len(),
+        Message::Tx(bytes) => bytes.len(),
         Message::Unknown(name) => name.capacity(),
         Message::Verack
         | Message::WtxidRelay
@@ -409,7 +413,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         any_entries().prop_map(Message::Inv),
         any_entries().prop_map(Message::GetData),
         any_entries().prop_map(Message::NotFound),
-        vec(any::<u8>(), 81..2_000).prop_map(|bytes| Message::Block(bytes.into())),
+        vec(any::<u8>(), 81..2_000).prop_map(|bytes| Message::Block(WireBlock::new(bytes.into()))),
         vec(any::<u8>(), 0..2_000).prop_map(|bytes| Message::Tx(bytes.into())),
     ]
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::peer::WireBlock;
 use bitcoin::hashes::{Hash, sha256d};
 
 mod handshake;
@@ -140,7 +141,7 @@ fn damaged(message: &Message) -> Vec<u8> {
 
 /// The first `len` bytes of a block message of a megabyte.
 fn part_of_block(len: usize) -> Vec<u8> {
-    encode(MAGIC, &Message::Block(vec![1; 1_000_000].into()))[..len].to_vec()
+    encode(MAGIC, &Message::Block(WireBlock::new(vec![1; 1_000_000].into())))[..len].to_vec()
 }
 
 /// Forbidden by BIP152: the flag is 0 or 1.

@@ -51,7 +51,7 @@ fn another_protocol_or_a_length_over_the_limit_closes_at_once() {
     harness.says_bytes(b"HTTP/1.1 400 Bad Request\r\n");
     assert_eq!(harness.closed(), bad_message("frame begins with 48545450, not with the network's fabfb5da"));
 
-    let mut header = encode(MAGIC, &Message::Block(vec![0; 100].into()))[..24].to_vec();
+    let mut header = encode(MAGIC, &Message::Block(WireBlock::new(vec![0; 100].into())))[..24].to_vec();
     header[16..20].copy_from_slice(&4_000_001_u32.to_le_bytes());
     let mut harness = Harness::ready();
     harness.says_bytes(&header);
@@ -123,7 +123,7 @@ fn what_later_stages_need_is_handed_on() {
         Message::Headers(vec![header; 3]),
         Message::Inv(vec![entry(InventoryKind::Block)]),
         Message::NotFound(vec![entry(InventoryKind::WtxidTx)]),
-        Message::Block(vec![1; 300].into()),
+        Message::Block(WireBlock::new(vec![1; 300].into())),
         Message::Tx(vec![1; 60].into()),
         Message::FeeFilter(1000),
         Message::SendHeaders,
@@ -177,7 +177,7 @@ fn noise_in_any_stage_never_panics_and_never_speaks_after_the_close() {
         Message::Inv(vec![entry(InventoryKind::Block); 3]),
         Message::GetData(vec![entry(InventoryKind::Tx); 3]),
         Message::Headers(Vec::new()),
-        Message::Block(vec![1; 100].into()),
+        Message::Block(WireBlock::new(vec![1; 100].into())),
         Message::SendHeaders,
     ]
     .iter()
