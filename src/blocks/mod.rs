@@ -25,6 +25,6 @@ mod reorg_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
-mod testing_forge;
+pub(crate) mod testing_forge;
 
 pub use sync::{BlockSync, ChainEvent, Output, Progress};
