@@ -26,6 +26,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(3 * 60);
 #[derive(Debug)]
 pub enum ThreadEvent {
     Input(Input),
+    /// The disk is full: what is there can be read, nothing more is written.
+    Full(String),
     /// The store can no longer be trusted; the process must end and say this.
     Fatal(String),
 }
@@ -65,16 +67,22 @@ pub fn start_checkers(
     Ok(jobs)
 }
 
-/// The chain's writer. Dropping the sender of commands makes it commit and end.
+/// The chain's writer. Dropping the sender of commands makes it commit and end, and give back the chain unless that
+/// failed.
 pub fn start_chain(
     chain: Chain,
     commands: mpsc::Receiver<Command>,
     events: UnboundedSender<ThreadEvent>,
-) -> std::io::Result<JoinHandle<()>> {
+) -> std::io::Result<JoinHandle<Option<Chain>>> {
     thread::Builder::new().name("chain".into()).spawn(move || {
-        if let Err(failure) = (Writer { chain, commands, events: events.clone() }).run() {
-            // The loop may be gone already when we stop.
-            let _ = events.send(ThreadEvent::Fatal(failure.to_string()));
+        let mut writer = Writer { chain, commands, events };
+        match writer.run() {
+            Ok(()) => Some(writer.chain),
+            Err(failure) => {
+                // The loop may be gone already when we stop.
+                let _ = writer.events.send(ThreadEvent::Fatal(failure.to_string()));
+                None
+            }
         }
     })
 }
@@ -96,6 +104,7 @@ impl Writer {
                     "disk full: wallets are served what is there, nothing new is stored; \
                      free some space and start again"
                 );
+                let _ = self.events.send(ThreadEvent::Full(failure.to_string()));
                 while self.commands.recv().is_ok() {}
                 Ok(())
             }
