@@ -121,6 +121,13 @@ fn a_record_that_was_cut_off_hides_no_other() {
         let expected = [(left + 8, b.len()), (left + rb.len() + 8, c.len())];
         assert!(expected.iter().all(|place| places.contains(place)), "{left}: {places:?}");
     }
+    // That end may be among zeros of the next record.
+    let zeros = [&b[..], &[0; 80], &[9; 40]].concat();
+    for left in 88..ra.len() {
+        let file = [&ra[..left], &record(&zeros), &rc].concat();
+        let (places, _) = scan_by(&file, 300);
+        assert!(places.contains(&(left + 8, zeros.len())), "{left}: {places:?}");
+    }
     // At the end of the file.
     for left in 0..rc.len() {
         let file = [&ra[..], &rb, &rc[..left]].concat();
