@@ -1,9 +1,9 @@
 //! Finds the records of a file of blocks: `magic 4 | length 4 | block`, with anything in between.
 //!
 //! A record counts when its length is one that a block can have, its header has proof of work, and the file goes as far
-//! as it says. The block itself is jumped over, so most of a file is never read. Where neither another record, nor
-//! zeros, nor the end of the file follows, the length may have been a lie: then its inside is searched too, as a
-//! record that was cut off there is overwritten by the next.
+//! as it says. The block itself is jumped over, so most of a file is never read. Where no other record follows at once,
+//! the length may have been a lie: then its inside is searched too, as a record that was cut off hides those behind it.
+//! So each last record of a file is read whole, which costs little.
 //! What a block holds is not looked at: that is checked when it is read again, whole.
 //! Source: Bitcoin Core `LoadExternalBlockFile`.
 
@@ -88,11 +88,11 @@ impl Scanner {
         }
     }
 
-    /// Behind a record: was its length true? A few zeros prove nothing, as blocks are full of them.
+    /// Behind a record: was its length true?
     fn look_behind(&mut self, inside: u64) -> bool {
         let left = usize::try_from(self.file_len - self.at()).map_or(HEAD_BYTES, |left| left.min(HEAD_BYTES));
         let Some(next) = self.rest().get(..left) else { return false };
-        let is_true = next.starts_with(&self.params.magic) || next.iter().all(|byte| *byte == 0);
+        let is_true = next.starts_with(&self.params.magic) && self.record(next).is_some();
         self.inside = None;
         if !is_true {
             self.jump(inside);

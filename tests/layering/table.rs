@@ -70,7 +70,12 @@ pub const LAYERS: &[Layer] = &[
         Store::Everything,
         &["bytes", "thiserror", "fastrand"],
     ),
-    pure("import", &["time", "validate", "peer", "headers", "blocks", "node"], Store::Types, &["bytes"]),
+    pure(
+        "import",
+        &["time", "validate", "peer", "headers", "blocks", "node"],
+        Store::Types,
+        &["bytes", "fastrand"],
+    ),
     Layer {
         name: "config",
         ours: &["validate"],
