@@ -53,6 +53,8 @@ struct Scanned {
     collector: Collector,
 }
 
+/// A block to read.
+type ReadJob = (Ticket, Place);
 /// A block that was read, or why not.
 type Read = (Ticket, Place, Result<Bytes, String>);
 
@@ -303,8 +305,8 @@ async fn keep_headers(
 /// A thread that reads blocks in the order in which they are asked for. It ends when the sender is dropped.
 fn start_reader(
     files: Arc<Vec<BlockFile>>,
-) -> std::io::Result<(std_mpsc::Sender<(Ticket, Place)>, mpsc::UnboundedReceiver<Read>)> {
-    let (places, queue) = std_mpsc::channel::<(Ticket, Place)>();
+) -> std::io::Result<(std_mpsc::Sender<ReadJob>, mpsc::UnboundedReceiver<Read>)> {
+    let (places, queue) = std_mpsc::channel::<ReadJob>();
     let (reads, results) = mpsc::unbounded_channel();
     std::thread::Builder::new().name("read".into()).spawn(move || {
         let mut reader = Reader::new(files);
