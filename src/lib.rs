@@ -32,5 +32,8 @@ pub mod electrum;
 // TIES
 pub mod node;
 
+// FILES: blocks that lie on the disk already.
+pub mod import;
+
 // THE WORLD
 pub mod io;

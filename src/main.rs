@@ -16,16 +16,21 @@ fn main() -> ExitCode {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Command::Run(config)) => match io::run(&config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("peerdex: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Ok(Command::Run(config)) => ended(io::run(&config)),
+        Ok(Command::Import(config, import)) => ended(io::import(&config, &import)),
         Err(error) => {
             eprintln!("peerdex: {error}");
             ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peerdex: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -30,7 +30,7 @@ mod repair_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
-mod testing_forge;
+pub(crate) mod testing_forge;
 
 pub use check::{Refusal, check_received};
 pub use sync::{BlockSync, ChainEvent, Output, Progress};

@@ -1,4 +1,4 @@
-//! Real regtest blocks, good and bad, for the tests of this folder.
+//! Real regtest blocks, good and bad, for the tests of this folder and of `import`.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::validate::Params;
 
 /// What is wrong with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     None,
     /// Its coinbase begins with another height: rung 4 finds it.
     Height,
@@ -35,7 +35,7 @@ struct Mined {
 
 /// All blocks that anyone mined.
 #[derive(Debug)]
-pub(super) struct Forge {
+pub(crate) struct Forge {
     pub params: Params,
     blocks: BTreeMap<BlockHash, Mined>,
     serial: i64,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
@@ -39,29 +39,47 @@ commas) or in the file (data-dir = \"...\"). Arguments beat the environment, the
 )]
 struct Arguments {
     /// mainnet, testnet3, testnet4, signet or regtest [default: mainnet]
-    #[arg(long, value_name = "NETWORK")]
+    #[arg(long, global = true, value_name = "NETWORK")]
     network: Option<String>,
     /// A Bitcoin peer to stay connected to; repeat for more
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
     connect: Vec<String>,
     /// Trust no chain of less work than this [default: what the network had at this release]
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, global = true, value_name = "HEX")]
     min_chain_work: Option<String>,
     /// The folder of blocks and index [default: ~/.local/share/peerdex/NETWORK]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
     /// Serve wallets here; repeat for more [default: tcp://127.0.0.1:50001; testnets 60001, regtest 60401]
-    #[arg(long, value_name = "tcp://ADDR:PORT")]
+    #[arg(long, global = true, value_name = "tcp://ADDR:PORT")]
     service: Vec<String>,
     /// Megabytes of memory to aim at, 256 at least [default: 1024]
-    #[arg(long, value_name = "MB")]
+    #[arg(long, global = true, value_name = "MB")]
     memory: Option<String>,
     /// Read settings from this TOML file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<String>,
     /// error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
+    #[command(subcommand)]
+    command: Option<Subcommand>,
+}
+
+/// What to do instead of just running the server.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Subcommand {
+    /// Take the blocks of a Bitcoin Core's files first, then run the server
+    ///
+    /// The node must not be running meanwhile.
+    Import {
+        /// A data folder of Bitcoin Core, its blocks folder, blk*.dat files or a bootstrap.dat
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+        /// End when the files are imported; no peer is needed then
+        #[arg(long)]
+        stop_after_import: bool,
+    },
 }
 
 /// One value and where it stood.
@@ -77,7 +95,7 @@ pub(super) struct Given {
 pub(super) struct Layers(BTreeMap<&'static str, Vec<Given>>);
 
 pub(super) enum Collected {
-    Layers(Layers),
+    Layers(Layers, Option<Subcommand>),
     /// Help or version.
     Print(String),
 }
@@ -89,7 +107,7 @@ impl Layers {
         read_file: impl Fn(&Path) -> std::io::Result<String>,
     ) -> Result<Collected, ConfigError> {
         use clap::error::ErrorKind;
-        let arguments = match Arguments::try_parse_from(args) {
+        let mut arguments = match Arguments::try_parse_from(args) {
             Ok(arguments) => arguments,
             Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
                 return Ok(Collected::Print(error.to_string()));
@@ -101,6 +119,7 @@ impl Layers {
                 ));
             }
         };
+        let command = arguments.command.take();
         let mut layers = Self::default();
         let environment = Self::from_env(env)?;
         let file = arguments
@@ -115,7 +134,7 @@ impl Layers {
         }
         layers.overlay(environment.layers);
         layers.overlay(Self::from_arguments(arguments));
-        Ok(Collected::Layers(layers))
+        Ok(Collected::Layers(layers, command))
     }
 
     /// The one value of a setting that is no list.
@@ -133,8 +152,17 @@ impl Layers {
     }
 
     fn from_arguments(arguments: Arguments) -> Self {
-        let Arguments { network, connect, min_chain_work, data_dir, service, memory, config: _, log } =
-            arguments;
+        let Arguments {
+            network,
+            connect,
+            min_chain_work,
+            data_dir,
+            service,
+            memory,
+            config: _,
+            log,
+            command: _,
+        } = arguments;
         let given: [(&'static str, Vec<String>); 7] = [
             ("network", network.into_iter().collect()),
             ("connect", connect),

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::{Network, Work};
 
-use layers::{Given, Layers};
+use layers::{Given, Layers, Subcommand};
 pub use values::{HostPort, LogLevel, Service};
 
 /// All settings, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub network: Network,
-    /// Bitcoin peers to keep connected; never empty.
+    /// Bitcoin peers to keep connected; empty only where the command needs none.
     pub connect: Vec<HostPort>,
     /// Overrides the network's minimum chain work.
     pub min_chain_work: Option<Work>,
@@ -36,8 +36,19 @@ pub struct Config {
 pub enum Command {
     /// Run the server.
     Run(Box<Config>),
+    /// Take the blocks of Bitcoin Core's files, then run the server.
+    Import(Box<Config>, Import),
     /// Print this text and exit with success: help or version.
     Print(String),
+}
+
+/// What `peerdex import` was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// Data folders, `blocks` folders and single files; never empty.
+    pub paths: Vec<PathBuf>,
+    /// End after that.
+    pub stop_after: bool,
 }
 
 /// A setting that cannot be used; the text says which, where it stood and what is allowed.
@@ -57,11 +68,25 @@ pub fn load(
     let env: Vec<(OsString, OsString)> = env.into_iter().collect();
     match Layers::collect(args, &env, read_file)? {
         layers::Collected::Print(text) => Ok(Command::Print(text)),
-        layers::Collected::Layers(layers) => Ok(Command::Run(Box::new(resolve(&layers, &env)?))),
+        layers::Collected::Layers(layers, None) => {
+            Ok(Command::Run(Box::new(resolve(&layers, &env, Peers::Needed)?)))
+        }
+        layers::Collected::Layers(layers, Some(Subcommand::Import { paths, stop_after_import })) => {
+            let peers = if stop_after_import { Peers::NotNeeded } else { Peers::Needed };
+            let config = Box::new(resolve(&layers, &env, peers)?);
+            Ok(Command::Import(config, Import { paths, stop_after: stop_after_import }))
+        }
     }
 }
 
-fn resolve(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Config, ConfigError> {
+/// Whether a command does anything without a peer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peers {
+    Needed,
+    NotNeeded,
+}
+
+fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Result<Config, ConfigError> {
     let network = layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))?;
     let default_port = crate::validate::Params::of(network).default_port;
     let connect = layers
@@ -69,7 +94,7 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Config, Conf
         .iter()
         .map(|given| given.parse(|text| values::host_port(text, default_port)))
         .collect::<Result<Vec<_>, _>>()?;
-    if connect.is_empty() {
+    if connect.is_empty() && peers == Peers::Needed {
         return Err(ConfigError(format!(
             "no Bitcoin peer to connect to: give at least one with --connect HOST:PORT, \
              for example --connect 127.0.0.1:{default_port} for a node on this machine"

@@ -15,7 +15,7 @@ fn run(args: &[&str], env: &[(&str, &str)], file: &str) -> Result<Command, Confi
 fn config(args: &[&str], env: &[(&str, &str)], file: &str) -> Config {
     match run(args, env, file).unwrap() {
         Command::Run(config) => *config,
-        Command::Print(text) => panic!("printed {text}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -166,12 +166,42 @@ fn help_and_version_are_printed() {
         Command::Print(text) => {
             assert!(text.contains("--min-chain-work") && text.contains("PEERDEX_DATA_DIR"), "{text}")
         }
-        Command::Run(_) => panic!("ran"),
+        other => panic!("{other:?}"),
     }
     assert_eq!(
         run(&["--version"], &[], "").unwrap(),
         Command::Print(format!("peerdex {}\n", env!("CARGO_PKG_VERSION")))
     );
+}
+
+#[test]
+fn an_import_names_its_files_and_needs_a_peer_only_to_go_on() {
+    let base = ["--data-dir", "/d"];
+    let paths = vec![PathBuf::from("/core"), PathBuf::from("boot.dat")];
+    let args = [&base[..], &["import", "/core", "boot.dat", "--connect", "a:1"]].concat();
+    match run(&args, &[], "").unwrap() {
+        Command::Import(config, import) => {
+            assert_eq!(config.connect.len(), 1);
+            assert_eq!(import, Import { paths: paths.clone(), stop_after: false });
+        }
+        other => panic!("{other:?}"),
+    }
+    // Settings may stand behind the word, too.
+    let args =
+        ["import", "/core", "boot.dat", "--stop-after-import", "--network", "regtest", "--data-dir", "/d"];
+    match run(&args, &[], "").unwrap() {
+        Command::Import(config, import) => {
+            assert_eq!((config.network, config.connect.len()), (Network::Regtest, 0));
+            assert_eq!(import, Import { paths, stop_after: true });
+        }
+        other => panic!("{other:?}"),
+    }
+    let text = error(&[&base[..], &["import", "/core"]].concat(), &[], "");
+    assert!(text.contains("--connect HOST:PORT"), "{text}");
+    let text = error(&[&base[..], &["import", "--stop-after-import"]].concat(), &[], "");
+    assert!(text.contains("PATH"), "{text}");
+    let text = error(&[&base[..], &["--stop-after-import"]].concat(), &[], "");
+    assert!(text.contains("--stop-after-import"), "{text}");
 }
 
 proptest::proptest! {

@@ -2,11 +2,14 @@
 //!
 //! `dialer` is the only code that connects or resolves; `connection` keeps one Bitcoin peer; `threads` check
 //! blocks and write the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
-//! pure `node`; `operator` and `log` say what happens.
+//! pure `node`; `import` reads Bitcoin Core's files (`import_files`) before that; `operator` and `log` say what
+//! happens.
 
 mod clock;
 mod connection;
 mod dialer;
+mod import;
+mod import_files;
 mod log;
 mod operator;
 mod runtime;
@@ -25,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::config::Config;
+use crate::config::{Config, Import};
 use crate::electrum::Server;
 use crate::node::Node;
 use crate::node::chain::Chain;
@@ -66,6 +69,33 @@ impl Budget {
 
 /// Runs the server until SIGINT or SIGTERM.
 pub fn run(config: &Config) -> anyhow::Result<()> {
+    until_signal(config, async |stop| serve(config, stop).await)
+}
+
+/// Takes the blocks of files, then runs the server until SIGINT or SIGTERM, unless it was told to end.
+pub fn import(config: &Config, what: &Import) -> anyhow::Result<()> {
+    until_signal(config, async |stop| {
+        let clock = clock::Clock::start();
+        let chain = open(config)?;
+        let memory_bytes = Budget::of(config.memory_mb).block_bytes;
+        let min_chain_work = config.min_chain_work.unwrap_or(chain.params().min_chain_work);
+        let import = import::Importer::new(clock, memory_bytes, min_chain_work, stop.clone());
+        match import.run(what, chain).await? {
+            Some(chain) if !what.stop_after && !stop.is_cancelled() => {
+                serve_chain(config, clock, chain, stop).await
+            }
+            Some(_) | None => {
+                info!("stopped");
+                Ok(())
+            }
+        }
+    })
+}
+
+fn until_signal(
+    config: &Config,
+    run: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     log::start(config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     let stop = CancellationToken::new();
@@ -81,7 +111,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             info!("stopping");
             on_signal.cancel();
         });
-        serve(config, stop).await
+        run(stop).await
     });
     log::clear_bar();
     // Tasks that still wait for a name server or a peer are not waited for.
@@ -91,17 +121,30 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 
 /// Runs the server until `stop`.
 pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let params = Arc::new(Params::of(config.network));
     let clock = clock::Clock::start();
+    let chain = open(config)?;
+    serve_chain(config, clock, chain, stop).await
+}
+
+fn open(config: &Config) -> anyhow::Result<Chain> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         network = chainstore::network_name(config.network),
         data_dir = %config.data_dir.display(),
         "peerdex"
     );
+    let store = Store::open(&config.data_dir, Budget::of(config.memory_mb).store(config.network))?;
+    Ok(Chain::new(store, Arc::new(Params::of(config.network)))?)
+}
+
+async fn serve_chain(
+    config: &Config,
+    clock: clock::Clock,
+    chain: Chain,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let params = Arc::new(chain.params().clone());
     let budget = Budget::of(config.memory_mb);
-    let store = Store::open(&config.data_dir, budget.store(config.network))?;
-    let chain = Chain::new(store, params.clone())?;
     let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
     let node = Node::restore(clock.now(), &chain, min_chain_work, budget.block_bytes, fastrand::u64(..))?;
     info!(height = node.progress().height.0, headers = node.progress().target.0, "store opened");
@@ -154,7 +197,7 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
     let result = runtime.run().await;
     stop.cancel();
     // The loop has dropped its end of the writer's commands: it commits what it has and ends.
-    let ended = tokio::task::spawn_blocking(move || writer.join().is_ok());
+    let ended = tokio::task::spawn_blocking(move || writer.join().is_ok_and(|chain| chain.is_some()));
     match tokio::time::timeout(STOP_WITHIN, ended).await {
         Ok(Ok(true)) => info!("stopped"),
         Ok(_) => error!("the writer of the chain failed"),

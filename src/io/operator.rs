@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
+use chainstore::Height;
 use tracing::{error, info, warn};
 
 use super::log::{clear_bar, draw_bar};
 use crate::config::HostPort;
+use crate::import;
 use crate::node::{Notice, Progress};
 use crate::peer::{CloseReason, PeerId};
 
@@ -103,6 +105,35 @@ impl Operator {
         }
     }
 
+    /// The same while files are read; `what` is a word, `height` and what it is `of` are of blocks.
+    pub fn importing(
+        &mut self,
+        what: &'static str,
+        heights: Option<(Height, Height)>,
+        progress: &import::Progress,
+    ) {
+        let import::Progress { bytes_per_second, eta: left, .. } = *progress;
+        if self.terminal {
+            let heights = heights.map_or_else(String::new, |(at, of)| format!("  {at} of {of}"));
+            let (percent, speed) = (progress.percent(), bytes_per_second / 1e6);
+            let left = eta(left);
+            draw_bar(&format!(
+                "{} {percent:3} %  {what}{heights}  {speed:.1} MB/s  {left} left",
+                cells(percent)
+            ));
+        } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+            self.last_line = Some(Instant::now());
+            info!(
+                height = heights.map(|(at, _)| at.0),
+                of = heights.map(|(_, of)| of.0),
+                percent = progress.percent(),
+                mb_per_s = %format_args!("{:.1}", bytes_per_second / 1e6),
+                eta = %eta(left),
+                "{what}"
+            );
+        }
+    }
+
     fn name(&self, peer: PeerId) -> String {
         self.peers.get(&peer).map_or_else(|| format!("#{peer}"), ToString::to_string)
     }
@@ -110,11 +141,9 @@ impl Operator {
 
 fn bar(progress: &Progress) -> String {
     let percent = progress.percent();
-    let full = BAR_WIDTH * usize::from(percent) / 100;
     format!(
-        "[{}{}] {percent:3} %  {} of {}  {:.1} MB/s  {:.0} blocks/s  {} peers  {} left",
-        "=".repeat(full),
-        " ".repeat(BAR_WIDTH - full),
+        "{} {percent:3} %  {} of {}  {:.1} MB/s  {:.0} blocks/s  {} peers  {} left",
+        cells(percent),
         progress.height,
         progress.target,
         progress.bytes_per_second / 1e6,
@@ -122,6 +151,11 @@ fn bar(progress: &Progress) -> String {
         progress.peers,
         eta(progress.eta),
     )
+}
+
+fn cells(percent: u8) -> String {
+    let full = BAR_WIDTH * usize::from(percent) / 100;
+    format!("[{}{}]", "=".repeat(full), " ".repeat(BAR_WIDTH - full))
 }
 
 fn eta(eta: Option<Duration>) -> String {
@@ -137,8 +171,6 @@ fn eta(eta: Option<Duration>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chainstore::Height;
-
     use super::*;
 
     #[test]

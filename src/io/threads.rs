@@ -30,6 +30,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(3 * 60);
 #[derive(Debug)]
 pub enum ThreadEvent {
     Input(Input),
+    /// The disk is full: what is there can be read, nothing more is written.
+    Full(String),
     /// The store can no longer be trusted; the process must end and say this.
     Fatal(String),
 }
@@ -69,12 +71,13 @@ pub fn start_checkers(
     Ok(jobs)
 }
 
-/// The chain's writer. Dropping the sender of commands makes it commit and end.
+/// The chain's writer. Dropping the sender of commands makes it commit and end, and give back the chain unless that
+/// failed.
 pub fn start_chain(
     chain: Chain,
     commands: mpsc::Receiver<Command>,
     events: UnboundedSender<ThreadEvent>,
-) -> std::io::Result<JoinHandle<()>> {
+) -> std::io::Result<JoinHandle<Option<Chain>>> {
     let (jobs, queue) = mpsc::channel::<MergeJob>();
     let (results, merges) = mpsc::channel();
     thread::Builder::new().name("merge".into()).spawn(move || {
@@ -86,11 +89,14 @@ pub fn start_chain(
         }
     })?;
     thread::Builder::new().name("chain".into()).spawn(move || {
-        let events_of = events.clone();
-        let mut writer = Writer { chain, jobs, merges, is_merging: false, commands, events: events_of };
-        if let Err(failure) = writer.run() {
-            // The loop may be gone already when we stop.
-            let _ = events.send(ThreadEvent::Fatal(failure.to_string()));
+        let mut writer = Writer { chain, jobs, merges, is_merging: false, commands, events };
+        match writer.run() {
+            Ok(()) => Some(writer.chain),
+            Err(failure) => {
+                // The loop may be gone already when we stop.
+                let _ = writer.events.send(ThreadEvent::Fatal(failure.to_string()));
+                None
+            }
         }
     })
 }
@@ -116,6 +122,7 @@ impl Writer {
                     "disk full: wallets are served what is there, nothing new is stored; \
                      free some space and start again"
                 );
+                let _ = self.events.send(ThreadEvent::Full(failure.to_string()));
                 while self.commands.recv().is_ok() {}
                 Ok(())
             }

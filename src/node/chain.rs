@@ -14,6 +14,7 @@ use bytes::Bytes;
 use chainstore::{Coin, Commit, Height, MergeJob, MergeResult, NewBlock, Snapshot, Store, Tip};
 
 use crate::blocks::ChainEvent;
+use crate::headers::HeaderTree;
 use crate::validate::{
     BlockContext, BlockError, CheckedBlock, Params, SpendContext, check_block, connect_block,
 };
@@ -79,6 +80,21 @@ impl Chain {
     /// The store, for what only reads.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// All headers that the store has.
+    pub fn header_tree(&self) -> Result<HeaderTree, chainstore::Error> {
+        let loaded = self.store.headers()?;
+        let mut tree = HeaderTree::new((*self.params).clone());
+        let side = loaded.side.iter().map(|(_, header)| header);
+        for header in loaded.chain.iter().skip(1).chain(side) {
+            // What no longer fits (its parent was forgotten) is fetched again if anybody follows it.
+            let _ = tree.insert_stored(*header);
+        }
+        for hash in loaded.invalid {
+            tree.mark_invalid(hash);
+        }
+        Ok(tree)
     }
 
     /// The rules of the network.
@@ -310,7 +326,8 @@ impl Chain {
         Ok(self.store.snapshot().header(height)?.map(|header| header.block_hash()))
     }
 
-    fn tip(&self) -> Result<Tip, chainstore::Error> {
+    /// Where the chain stands, committed or not.
+    pub fn tip(&self) -> Result<Tip, chainstore::Error> {
         Ok(self.store.tip().expect("new() connected the genesis block"))
     }
 }

@@ -26,7 +26,7 @@ use progress::Meter;
 pub use progress::Progress;
 
 use crate::blocks::{self, BlockSync, Refusal};
-use crate::headers::{self, HeaderSync, HeaderTree};
+use crate::headers::{self, HeaderSync};
 use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::query::{SyncState, Touched, View};
 use crate::time::{Instant, Now};
@@ -163,16 +163,7 @@ impl Node {
         memory_bytes: usize,
         seed: u64,
     ) -> Result<Self, chainstore::Error> {
-        let loaded = chain.store().headers()?;
-        let mut tree = HeaderTree::new(chain.params().clone());
-        let side = loaded.side.iter().map(|(_, header)| header);
-        for header in loaded.chain.iter().skip(1).chain(side) {
-            // What no longer fits (its parent was forgotten) is fetched again if anybody follows it.
-            let _ = tree.insert_stored(*header);
-        }
-        for hash in loaded.invalid {
-            tree.mark_invalid(hash);
-        }
+        let tree = chain.header_tree()?;
         let snapshot = chain.snapshot();
         // The block that a failing machine tears is the last: if it was, that is known from now on.
         let _ = snapshot.raw_block(tip_of(&snapshot).height);

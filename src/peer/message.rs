@@ -103,7 +103,9 @@ fn decode_payload(frame: &Frame, name: &str, payload: &Bytes) -> Result<Message,
         Command::GET_DATA => Message::GetData(read_inventory(name, &mut reader)?),
         Command::NOT_FOUND => Message::NotFound(read_inventory(name, &mut reader)?),
         Command::BLOCK if payload.len() <= BLOCK_HEADER_LEN => return Err("ends too early".into()),
-        Command::BLOCK => Message::Block(WireBlock { bytes: payload.clone(), checksum: frame.checksum }),
+        Command::BLOCK => {
+            Message::Block(WireBlock { bytes: payload.clone(), checksum: Some(frame.checksum) })
+        }
         Command::TX => Message::Tx(payload.clone()),
         _ => Message::Unknown(name.to_owned()),
     })

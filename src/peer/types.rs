@@ -147,18 +147,24 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireBlock {
     pub bytes: Bytes,
-    pub checksum: [u8; CHECKSUM_LEN],
+    /// `None` for a block that came without.
+    pub checksum: Option<[u8; CHECKSUM_LEN]>,
 }
 
 impl WireBlock {
     /// A block as an honest peer sends it.
     pub fn new(bytes: Bytes) -> Self {
-        Self { checksum: checksum_of(&bytes), bytes }
+        Self { checksum: Some(checksum_of(&bytes)), bytes }
+    }
+
+    /// A block that came without a checksum, from a file.
+    pub fn unsummed(bytes: Bytes) -> Self {
+        Self { checksum: None, bytes }
     }
 
     /// Whether these are the bytes that were sent. Hashes all of them.
     pub fn is_as_sent(&self) -> bool {
-        checksum_of(&self.bytes) == self.checksum
+        self.checksum.is_none_or(|checksum| checksum_of(&self.bytes) == checksum)
     }
 }
 

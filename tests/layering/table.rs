@@ -43,7 +43,7 @@ const fn pure(
 }
 
 const EVERYTHING: &[&str] =
-    &["config", "time", "validate", "peer", "headers", "blocks", "query", "electrum", "node", "io"];
+    &["config", "time", "validate", "peer", "headers", "blocks", "query", "electrum", "node", "import", "io"];
 
 /// In the order of the data. Errors, shared bytes, seeded randomness and hash tables are vocabulary.
 pub const LAYERS: &[Layer] = &[
@@ -69,6 +69,12 @@ pub const LAYERS: &[Layer] = &[
         &["time", "validate", "peer", "headers", "blocks", "query", "electrum"],
         Store::Everything,
         &["bytes", "thiserror", "fastrand"],
+    ),
+    pure(
+        "import",
+        &["time", "validate", "peer", "headers", "blocks", "node"],
+        Store::Types,
+        &["bytes", "fastrand"],
     ),
     Layer {
         name: "config",

@@ -123,6 +123,11 @@ impl Node {
         wait_for("bitcoind to stop", PATIENCE, || child.try_wait().expect("a child can be asked"));
     }
 
+    /// Its data folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Where peers dial it.
     pub fn address(&self) -> SocketAddr {
         self.p2p

@@ -201,6 +201,11 @@ impl Server {
         self.folder.take().expect("it is kept until the server ends")
     }
 
+    /// The folder of one that has ended.
+    pub fn take_folder(&mut self) -> TempDir {
+        self.folder.take().expect("it is kept until the server ends")
+    }
+
     /// Waits until it ended by itself or by a signal.
     pub fn wait_for_end(&mut self, limit: Duration) -> ExitStatus {
         let log = self.log.clone();
