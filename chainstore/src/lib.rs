@@ -29,6 +29,7 @@ mod disk;
 mod error;
 mod files;
 mod filter;
+mod forecast;
 mod group;
 mod headers;
 mod manifest;
@@ -39,6 +40,7 @@ mod segments;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod snapshot;
+mod space;
 mod store;
 mod tip;
 mod types;
@@ -47,7 +49,9 @@ mod view;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
+pub use forecast::{Estimate, Forecast, Progress, forecast};
 pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
+pub use space::Usage;
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
 pub use types::{
     Coin, Height, HistoryEntry, ScriptClass, ScriptHash, ScriptKey, Tip, TxNum, Unspent, has_history,

@@ -86,7 +86,7 @@ pub const CHAINSTORE: Layer = Layer {
     name: "chainstore",
     ours: &[],
     store: Store::Everything,
-    others: &["redb", "crc32c", "thiserror", "hashbrown"],
+    others: &["redb", "crc32c", "thiserror", "hashbrown", "rustix"],
     purity: Purity::Disk,
 };
 
