@@ -32,5 +32,8 @@ pub mod electrum;
 // TIES
 pub mod node;
 
+// LOOKS AFTER the data folder.
+pub mod care;
+
 // THE WORLD
 pub mod io;

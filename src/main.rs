@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use peerdex::config::{self, Command};
-use peerdex::io;
+use peerdex::{care, io};
 
 /// Wrong usage, as shells and clap have it.
 const EXIT_USAGE: u8 = 2;
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Ok(Command::Info(folder)) => care::info(&folder),
         Err(error) => {
             eprintln!("peerdex: {error}");
             ExitCode::from(EXIT_USAGE)

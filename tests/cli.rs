@@ -55,6 +55,8 @@ fn help_names_every_setting() {
         "--data-dir",
         "--service",
         "--memory",
+        "--ignore-disk-space",
+        "info",
         "--config",
         "--log",
         "--version",
@@ -172,7 +174,17 @@ fn a_service_that_is_taken_is_refused() {
     let folder = TempDir::new().unwrap();
     let taken = format!("tcp://{}", server.address());
     let folder = folder.path().to_str().unwrap();
-    let args = ["--network", "signet", "--data-dir", folder, "--connect", "127.0.0.1:1", "--service", &taken];
+    let args = [
+        "--network",
+        "signet",
+        "--data-dir",
+        folder,
+        "--connect",
+        "127.0.0.1:1",
+        "--service",
+        &taken,
+        "--ignore-disk-space",
+    ];
     assert_refused(&args, &[], 1, &[&server.address().to_string()]);
     server.stop();
 }
@@ -199,6 +211,7 @@ fn the_environment_alone_is_enough() {
         .env("PEERDEX_DATA_DIR", folder.path())
         .env("PEERDEX_SERVICE", format!("tcp://{electrum}"))
         .env("PEERDEX_MIN_CHAIN_WORK", "0")
+        .env("PEERDEX_IGNORE_DISK_SPACE", "true")
         .env("PEERDEX_LOG", "error")
         .spawn()
         .unwrap();

@@ -114,6 +114,7 @@ impl Store {
         if self.bulk.is_none() {
             return Ok(());
         }
+        self.room_to_flush()?;
         // The headers of its blocks first.
         self.commit()?;
         let flushed = self.flush_bulk();
@@ -151,6 +152,7 @@ impl Store {
     /// Turns what a bulk has into the base.
     pub(crate) fn end_bulk(&mut self) -> Result<(), Error> {
         self.flush()?;
+        self.room_to_end_bulk()?;
         let Some(bulk) = self.bulk.take() else { return Ok(()) };
         let ended = self.replace_base(&bulk);
         ended.map_err(|error| self.kill(error))

@@ -24,6 +24,7 @@ impl Store {
         if !self.staged.any {
             return Ok(self.committed(Vec::new()));
         }
+        self.room_to_commit()?;
         let cut = self.staged.headers.keep < self.state.headers;
         if !cut {
             let appended = self.files.append_headers(self.state.headers, &self.staged.headers.new);
@@ -136,6 +137,7 @@ impl Store {
         let Some(top) = count.checked_sub(1).map(|at| self.view.deltas[at].clone()) else {
             return Ok(self.snapshot.clone());
         };
+        self.room_to_merge(count)?;
         let appended = self.append_arrays(count);
         appended.map_err(|error| self.kill_unless_full(error))?;
         let base =

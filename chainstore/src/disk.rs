@@ -246,8 +246,9 @@ impl redb::StorageBackend for Backend {
         self.0.set_len(len)
     }
 
+    /// No failure of this is one of a full disk: the kernel has dropped the pages.
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        self.0.sync().map_err(io::Error::other)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

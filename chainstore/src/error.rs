@@ -24,9 +24,10 @@ pub enum Error {
     /// A stored block is not what was written.
     #[error("block file {segment:05} at byte {offset}: checksum {found:08x} does not match {wanted:08x}")]
     Checksum { segment: u32, offset: u32, found: u32, wanted: u32 },
-    /// The disk is full. Nothing is damaged; the store takes no more writes until it is reopened.
-    #[error("{file}: no space left on the disk")]
-    StorageFull { file: String },
+    /// The disk is full, or `needed` bytes, the reserve among them, are not free. Nothing is damaged: what was
+    /// staged is lost when the store is reopened ([`crate::Store::stop`]), what was committed stands.
+    #[error("{file}: no space left on the disk{}", needed_words(*.needed))]
+    StorageFull { file: String, needed: u64 },
     /// The operating system refused.
     #[error("{file}: {what}: {source}")]
     Io { file: String, what: &'static str, source: io::Error },
@@ -62,8 +63,8 @@ pub enum Error {
 impl Error {
     /// An operating system's error met at `what` on `file`.
     pub(crate) fn io(file: &str, what: &'static str, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::StorageFull {
-            Self::StorageFull { file: file.to_owned() }
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Self::StorageFull { file: file.to_owned(), needed: 0 }
         } else {
             Self::Io { file: file.to_owned(), what, source }
         }
@@ -81,4 +82,9 @@ impl Error {
     pub(crate) fn corrupt(file: &str, what: impl Into<String>) -> Self {
         Self::Corrupt { file: file.to_owned(), what: what.into() }
     }
+}
+
+/// How much would have been enough, where that is known.
+fn needed_words(needed: u64) -> String {
+    if needed == 0 { String::new() } else { format!(": {} MB must be free", needed.div_ceil(1_000_000)) }
 }

@@ -41,6 +41,7 @@ mod segments;
 pub mod sim;
 mod snapshot;
 mod space;
+mod stopped;
 mod store;
 mod tip;
 mod types;
@@ -50,8 +51,10 @@ mod view;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
 pub use forecast::{Estimate, Forecast, Progress, forecast};
+pub use manifest::FORMAT;
 pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
 pub use space::Usage;
+pub use stopped::Stopped;
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
 pub use types::{
     Coin, Height, HistoryEntry, ScriptClass, ScriptHash, ScriptKey, Tip, TxNum, Unspent, has_history,

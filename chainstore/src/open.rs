@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::files::Files;
 use crate::manifest::Manifest;
 use crate::segments::SegmentWriter;
-use crate::store::{Options, Parts};
+use crate::store::{Lock, Options, Parts};
 use crate::tip::{self, State, TipFile};
 use crate::view::View;
 
@@ -25,12 +25,25 @@ const LOCK: &str = "LOCK";
 /// redb's cache for a file that is being made.
 const CREATE_CACHE_BYTES: usize = 32 << 20;
 
-/// Opens or creates the folder and recovers.
-pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Error> {
+/// What a store that stopped leaves to the next one of the same process: all that its snapshots still read.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) lock: Option<Lock>,
+    pub(crate) files: Option<Arc<Files>>,
+    pub(crate) base: Option<Base>,
+}
+
+/// Opens or creates the folder and recovers. On an error `kept` is as good as before.
+pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options, kept: &mut Kept) -> Result<Parts, Error> {
     let io = |what| move |error| Error::io("data folder", what, error);
-    disk.create_dir("").map_err(io("create"))?;
-    let lock = disk.lock(LOCK).map_err(|error| Error::io(LOCK, "lock", error))?;
-    let lock = lock.ok_or_else(|| Error::Locked { dir: disk.name() })?;
+    let lock = match &kept.lock {
+        Some(lock) => lock.clone(),
+        None => {
+            disk.create_dir("").map_err(io("create"))?;
+            let lock = disk.lock(LOCK).map_err(|error| Error::io(LOCK, "lock", error))?;
+            lock.ok_or_else(|| Error::Locked { dir: disk.name() })?.into()
+        }
+    };
     let manifest = Manifest { network: options.network, txid_prefix: options.txid_prefix };
     let magic = options.network.magic().to_bytes();
     if !manifest.find(&*disk)? {
@@ -39,12 +52,24 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
     }
 
     let tip = TipFile::new(open_db(&*disk, tip::FILE, options.tip_cache_bytes)?);
-    let base = Base::open(open_db(&*disk, base_rows::FILE, options.base_cache_bytes)?, options.txid_prefix)?;
+    let base = match &mut kept.base {
+        Some(base) => base,
+        none => none.insert(Base::open(
+            open_db(&*disk, base_rows::FILE, options.base_cache_bytes)?,
+            options.txid_prefix,
+        )?),
+    };
     let reader = base.reader()?;
     let (mut state, bulk_state) = recover(&*disk, &tip, reader.mark()?)?;
     bulk::remove_leftovers(&*disk, bulk_state.as_ref())?;
     let arrays = bulk_state.as_ref().map_or(state.base, |bulk| bulk.mark);
-    let files = Arc::new(Files::open(&disk, magic, state.headers, &arrays)?);
+    let files = match &kept.files {
+        Some(files) => {
+            files.reopen(state.headers, &arrays)?;
+            files.clone()
+        }
+        None => Arc::new(Files::open(&disk, magic, state.headers, &arrays)?),
+    };
     let segments = SegmentWriter::open(disk.clone(), magic, options.segment_bytes, state.end)?;
 
     let tx_ends = Arc::new(files.tx_ends(state.base.blocks)?);
@@ -71,6 +96,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
     }
     let bulk = bulk_state.map(|bulk| open_bulk(disk, &files, bulk, options)).transpose()?;
     let aside = tip.aside()?;
+    let base = kept.base.take().ok_or_else(|| Error::corrupt(base_rows::FILE, "it is not open"))?;
     Ok(Parts { lock, files, tip, base, reader, segments, state, aside, view, bulk })
 }
 

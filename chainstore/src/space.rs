@@ -1,5 +1,8 @@
-//! The disk that the folder lies on: what the folder takes of it by part, and what is free.
+//! The disk that the folder lies on: what the folder takes of it by part, what is free, and whether that is enough
+//! for the next step.
 //!
+//! Each step that writes asks before it has written anything. What it may write is reckoned, not known; the reserve
+//! makes up for what is reckoned too low, and for others who write to the same disk.
 //! What a chain will yet need is [`crate::forecast()`]'s matter.
 
 use crate::disk::Disk;
@@ -7,6 +10,15 @@ use crate::error::Error;
 use crate::forecast::Progress;
 use crate::store::Store;
 use crate::{bulk, tip};
+
+/// What a transaction of redb may take beyond its rows.
+const INDEX_STEP_BYTES: u64 = 4 << 20;
+/// A header with its node of the merkle tree, also among those put aside.
+const HEADER_BYTES: u64 = 256;
+/// What a transaction of a bulk may put into runs and arrays.
+const BULK_TX_BYTES: u64 = 400;
+/// A row that changes in a large tree has its page written anew.
+const PAGE_BYTES: u64 = 4096;
 
 /// Bytes that each part of a folder really takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +85,59 @@ impl Store {
     /// Bytes that the file system of the folder has free.
     pub fn free_bytes(&self) -> Result<u64, Error> {
         self.disk.free_bytes().map_err(|error| Error::io("data folder", "measure", error))
+    }
+
+    /// Whether the disk has `needed` bytes, or, where that is not known, the reserve and a little.
+    pub fn has_room(&self, needed: u64) -> bool {
+        self.free_bytes()
+            .is_ok_and(|free| free >= needed.max(self.options.reserve_bytes + 4 * INDEX_STEP_BYTES))
+    }
+
+    /// Refuses a step that may write so many bytes. A file system that does not say what it has is not held to it.
+    fn ensure_room(&self, bytes: u64) -> Result<(), Error> {
+        let needed = bytes.saturating_add(self.options.reserve_bytes);
+        match self.disk.free_bytes() {
+            Ok(free) if free < needed => Err(Error::StorageFull { file: "data folder".to_owned(), needed }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Before a commit: a delta's row is smaller than its block.
+    pub(crate) fn room_to_commit(&self) -> Result<(), Error> {
+        let headers = self.staged.headers.new.len() + self.staged.aside.side.len();
+        let deltas = self.staged.view.deltas.iter().rev();
+        let new = deltas.take_while(|delta| delta.head.height.0 >= self.view.blocks());
+        let rows: u64 = new.map(|delta| u64::from(delta.head.pos.length)).sum();
+        self.ensure_room(INDEX_STEP_BYTES + headers as u64 * HEADER_BYTES + rows)
+    }
+
+    /// Before the `count` lowest deltas go to the base: no page is written twice.
+    pub(crate) fn room_to_merge(&self, count: usize) -> Result<(), Error> {
+        let deltas = self.view.deltas.iter().take(count);
+        let of_script = |rows: crate::delta::ScriptRows<'_>| 1 + rows.made.len() + rows.spent.len();
+        let rows = deltas.map(|delta| delta.head.txids.len() + delta.scripts().map(of_script).sum::<usize>());
+        let rows = rows.sum::<usize>() as u64;
+        let base = self.disk.taken_bytes(crate::base_rows::FILE);
+        let pages = base.map_or(u64::MAX, |bytes| bytes * 2).min(rows * PAGE_BYTES);
+        self.ensure_room(INDEX_STEP_BYTES + pages)
+    }
+
+    /// Before a bulk is flushed: what is new, and all runs of coins merged into one.
+    pub(crate) fn room_to_flush(&self) -> Result<(), Error> {
+        let Some(bulk) = &self.bulk else { return Ok(()) };
+        let txs = u64::from(bulk.mark().txs - bulk.state().mark.txs);
+        let coins = self.runs_bytes(bulk.state().runs_of(bulk::Kind::Coins));
+        self.ensure_room(INDEX_STEP_BYTES + txs * BULK_TX_BYTES + coins)
+    }
+
+    /// Before a bulk becomes the base, which is smaller than the runs that it is made of.
+    pub(crate) fn room_to_end_bulk(&self) -> Result<(), Error> {
+        let Some(bulk) = &self.bulk else { return Ok(()) };
+        self.ensure_room(INDEX_STEP_BYTES + self.runs_bytes(bulk.state().runs.clone()))
+    }
+
+    fn runs_bytes(&self, runs: Vec<bulk::RunInfo>) -> u64 {
+        runs.iter().map(|run| self.disk.taken_bytes(&run.name()).unwrap_or(0)).sum()
     }
 }
 

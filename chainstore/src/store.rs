@@ -22,6 +22,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::files::Files;
 use crate::headers::HeaderStage;
+use crate::open::Kept;
 use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
 use crate::tip::{Aside, AsideChange, State, Stored, TipFile};
@@ -48,6 +49,8 @@ pub struct Options {
     pub bulk_memory_bytes: usize,
     /// In place of a random number, for tests.
     pub bulk_secret: Option<u64>,
+    /// Bytes that every step leaves free on the disk.
+    pub reserve_bytes: u64,
     /// Bytes of a txid in the keys of the index, 1 to 8; tests shorten it to force collisions.
     pub txid_prefix: u8,
 }
@@ -65,6 +68,8 @@ impl Options {
             bulk_blocks: 50,
             bulk_memory_bytes: 512 << 20,
             bulk_secret: None,
+            // Whoever uses regtest knows how large the disk is.
+            reserve_bytes: if network == Network::Regtest { 0 } else { 1_000_000_000 },
             txid_prefix: 8,
         }
     }
@@ -105,9 +110,12 @@ pub struct LoadedHeaders {
     pub invalid: Vec<BlockHash>,
 }
 
+/// Held as long as the folder is ours.
+pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
+
 /// What opening found.
 pub(crate) struct Parts {
-    pub(crate) lock: Box<dyn Any + Send + Sync>,
+    pub(crate) lock: Lock,
     pub(crate) files: Arc<Files>,
     pub(crate) tip: TipFile,
     pub(crate) base: Base,
@@ -170,7 +178,7 @@ pub struct Store {
     /// A bulk ended since the last commit.
     pub(crate) bulk_ended: bool,
     // Last, as fields are dropped in order: the folder is free when all files are closed.
-    _lock: Box<dyn Any + Send + Sync>,
+    pub(crate) lock: Lock,
 }
 
 impl std::fmt::Debug for Store {
@@ -189,8 +197,13 @@ impl Store {
 
     /// [`Store::open`] on any disk.
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
+        Self::reopen(disk, options, &mut Kept::default())
+    }
+
+    /// The same with what another store left.
+    pub(crate) fn reopen(disk: Arc<dyn Disk>, options: Options, kept: &mut Kept) -> Result<Self, Error> {
         let Parts { lock, files, tip, base, reader, segments, state, aside, view, bulk } =
-            crate::open::open(disk.clone(), &options)?;
+            crate::open::open(disk.clone(), &options, kept)?;
         let staged = Staged::nothing(&view, &state);
         let snapshot = Arc::new(Snapshot::new(view.clone(), reader.clone(), state.headers));
         Ok(Self {
@@ -210,7 +223,7 @@ impl Store {
             bulk,
             headers_complete: false,
             bulk_ended: false,
-            _lock: lock,
+            lock,
         })
     }
 

@@ -9,13 +9,14 @@ use clap::Parser;
 use super::ConfigError;
 
 /// What may be set in the environment and in the file, and whether it is a list.
-const SETTINGS: [(&str, Kind); 7] = [
+const SETTINGS: [(&str, Kind); 8] = [
     ("network", Kind::One),
     ("connect", Kind::List),
     ("min-chain-work", Kind::One),
     ("data-dir", Kind::One),
     ("service", Kind::List),
     ("memory", Kind::One),
+    ("ignore-disk-space", Kind::One),
     ("log", Kind::One),
 ];
 
@@ -38,6 +39,9 @@ Every setting can also stand in the environment (PEERDEX_DATA_DIR for --data-dir
 commas) or in the file (data-dir = \"...\"). Arguments beat the environment, the environment beats the file."
 )]
 struct Arguments {
+    /// run: the server; info: what the data folder holds and takes
+    #[arg(value_name = "COMMAND", value_parser = ["run", "info"], default_value = "run")]
+    command: String,
     /// mainnet, testnet3, testnet4, signet or regtest [default: mainnet]
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
@@ -56,6 +60,9 @@ struct Arguments {
     /// Megabytes of memory to aim at, 256 at least [default: 1024]
     #[arg(long, value_name = "MB")]
     memory: Option<String>,
+    /// Start although the disk cannot hold the whole chain
+    #[arg(long)]
+    ignore_disk_space: bool,
     /// Read settings from this TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
@@ -76,8 +83,15 @@ pub(super) struct Given {
 #[derive(Debug, Default)]
 pub(super) struct Layers(BTreeMap<&'static str, Vec<Given>>);
 
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Run,
+    Info,
+}
+
 pub(super) enum Collected {
-    Layers(Layers),
+    Layers(Verb, Layers),
     /// Help or version.
     Print(String),
 }
@@ -101,6 +115,10 @@ impl Layers {
                 ));
             }
         };
+        let verb = match arguments.command.as_str() {
+            "info" => Verb::Info,
+            _ => Verb::Run,
+        };
         let mut layers = Self::default();
         let environment = Self::from_env(env)?;
         let file = arguments
@@ -115,7 +133,7 @@ impl Layers {
         }
         layers.overlay(environment.layers);
         layers.overlay(Self::from_arguments(arguments));
-        Ok(Collected::Layers(layers))
+        Ok(Collected::Layers(verb, layers))
     }
 
     /// The one value of a setting that is no list.
@@ -133,15 +151,16 @@ impl Layers {
     }
 
     fn from_arguments(arguments: Arguments) -> Self {
-        let Arguments { network, connect, min_chain_work, data_dir, service, memory, config: _, log } =
-            arguments;
-        let given: [(&'static str, Vec<String>); 7] = [
+        let Arguments { network, connect, min_chain_work, data_dir, service, memory, log, .. } = arguments;
+        let ignore_disk_space = arguments.ignore_disk_space.then(|| "true".to_string());
+        let given: [(&'static str, Vec<String>); 8] = [
             ("network", network.into_iter().collect()),
             ("connect", connect),
             ("min-chain-work", min_chain_work.into_iter().collect()),
             ("data-dir", data_dir.into_iter().collect()),
             ("service", service),
             ("memory", memory.into_iter().collect()),
+            ("ignore-disk-space", ignore_disk_space.into_iter().collect()),
             ("log", log.into_iter().collect()),
         ];
         let mut layer = Self::default();
@@ -197,7 +216,8 @@ impl Layers {
             let origin = format!("{path}: {key}");
             let one = |value: toml::Value| match value {
                 toml::Value::String(value) => Ok(Given { value, origin: origin.clone() }),
-                // `memory = 512` needs no quotes.
+                // `memory = 512` and `ignore-disk-space = true` need no quotes.
+                toml::Value::Boolean(value) => Ok(Given { value: value.to_string(), origin: origin.clone() }),
                 toml::Value::Integer(value) => Ok(Given { value: value.to_string(), origin: origin.clone() }),
                 other => Err(ConfigError(format!(
                     "{origin}: a value of type {} is no text in quotes",

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::{Network, Work};
 
-use layers::{Given, Layers};
+use layers::{Given, Layers, Verb};
 pub use values::{HostPort, LogLevel, Service};
 
 /// All settings, checked.
@@ -28,7 +28,19 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Memory to aim at, in megabytes.
     pub memory_mb: u32,
+    /// Start although the disk cannot hold what comes.
+    pub ignore_disk_space: bool,
     pub log: LogLevel,
+}
+
+/// A data folder, for the commands that look at one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    pub network: Network,
+    /// The folder itself, not its parent.
+    pub data_dir: PathBuf,
+    /// Memory to aim at, in megabytes.
+    pub memory_mb: u32,
 }
 
 /// What the command line asks for.
@@ -36,6 +48,8 @@ pub struct Config {
 pub enum Command {
     /// Run the server.
     Run(Box<Config>),
+    /// Say what a data folder holds and takes.
+    Info(Folder),
     /// Print this text and exit with success: help or version.
     Print(String),
 }
@@ -57,12 +71,13 @@ pub fn load(
     let env: Vec<(OsString, OsString)> = env.into_iter().collect();
     match Layers::collect(args, &env, read_file)? {
         layers::Collected::Print(text) => Ok(Command::Print(text)),
-        layers::Collected::Layers(layers) => Ok(Command::Run(Box::new(resolve(&layers, &env)?))),
+        layers::Collected::Layers(Verb::Run, layers) => Ok(Command::Run(Box::new(resolve(&layers, &env)?))),
+        layers::Collected::Layers(Verb::Info, layers) => Ok(Command::Info(folder(&layers, &env)?)),
     }
 }
 
 fn resolve(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Config, ConfigError> {
-    let network = layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))?;
+    let Folder { network, data_dir, memory_mb } = folder(layers, env)?;
     let default_port = crate::validate::Params::of(network).default_port;
     let connect = layers
         .all("connect")
@@ -76,10 +91,6 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Config, Conf
         )));
     }
     let min_chain_work = layers.one("min-chain-work").map(|given| given.parse(values::work)).transpose()?;
-    let data_dir = match layers.one("data-dir") {
-        Some(given) => given.parse(values::folder)?,
-        None => values::default_data_dir(network, env).map_err(ConfigError)?,
-    };
     let mut services = layers
         .all("service")
         .iter()
@@ -88,10 +99,22 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Config, Conf
     if services.is_empty() {
         services.push(Service::default_for(network));
     }
+    let ignore_disk_space =
+        layers.one("ignore-disk-space").map_or(Ok(false), |given| given.parse(values::yes_or_no))?;
+    let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
+    Ok(Config { network, connect, min_chain_work, data_dir, services, memory_mb, ignore_disk_space, log })
+}
+
+/// What all commands need.
+fn folder(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Folder, ConfigError> {
+    let network = layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))?;
+    let data_dir = match layers.one("data-dir") {
+        Some(given) => given.parse(values::folder)?,
+        None => values::default_data_dir(network, env).map_err(ConfigError)?,
+    };
     let memory_mb =
         layers.one("memory").map_or(Ok(values::DEFAULT_MEMORY_MB), |given| given.parse(values::memory_mb))?;
-    let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
-    Ok(Config { network, connect, min_chain_work, data_dir, services, memory_mb, log })
+    Ok(Folder { network, data_dir, memory_mb })
 }
 
 impl Given {

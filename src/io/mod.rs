@@ -1,7 +1,7 @@
 //! THE WORLD: the one folder with sockets, threads, clocks and tasks.
 //!
 //! `dialer` is the only code that connects or resolves; `connection` keeps one Bitcoin peer; `threads` check
-//! blocks and write the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
+//! blocks, `writer` writes the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
 //! pure `node`; `operator` and `log` say what happens.
 
 mod clock;
@@ -12,6 +12,7 @@ mod operator;
 mod runtime;
 mod threads;
 mod wallets;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64};
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::care;
 use crate::config::Config;
 use crate::electrum::Server;
 use crate::node::Node;
@@ -100,7 +102,9 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
         "peerdex"
     );
     let budget = Budget::of(config.memory_mb);
+    care::ensure_space(config, None)?;
     let store = Store::open(&config.data_dir, budget.store(config.network))?;
+    care::ensure_space(config, Some(&store))?;
     let chain = Chain::new(store, params.clone())?;
     let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
     let node = Node::restore(clock.now(), &chain, min_chain_work, budget.block_bytes, fastrand::u64(..))?;
@@ -135,7 +139,7 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let checks = threads::start_checkers(cores, &params, &thread_events).context("cannot start threads")?;
     let (commands, command_queue) = std_mpsc::channel();
-    let writer = threads::start_chain(chain, command_queue, thread_events).context("cannot start threads")?;
+    let writer = writer::start(chain, command_queue, thread_events).context("cannot start threads")?;
 
     let runtime = runtime::Runtime {
         clock,

@@ -43,7 +43,7 @@ const fn pure(
 }
 
 const EVERYTHING: &[&str] =
-    &["config", "time", "validate", "peer", "headers", "blocks", "query", "electrum", "node", "io"];
+    &["config", "time", "validate", "peer", "headers", "blocks", "query", "electrum", "node", "care", "io"];
 
 /// In the order of the data. Errors, shared bytes, seeded randomness and hash tables are vocabulary.
 pub const LAYERS: &[Layer] = &[
@@ -75,6 +75,13 @@ pub const LAYERS: &[Layer] = &[
         ours: &["validate"],
         store: Store::Types,
         others: &["clap", "serde", "toml", "anyhow", "thiserror", "tracing"],
+        purity: Purity::World,
+    },
+    Layer {
+        name: "care",
+        ours: &["config", "validate"],
+        store: Store::Everything,
+        others: &["anyhow"],
         purity: Purity::World,
     },
     Layer { name: "io", ours: EVERYTHING, store: Store::Everything, others: &["*"], purity: Purity::World },

@@ -39,12 +39,21 @@ pub struct Options {
     pub network: &'static str,
     pub connect: Vec<SocketAddr>,
     pub min_chain_work: Option<&'static str>,
+    /// Recorded chains are shorter than their network's forecast.
+    pub ignore_disk_space: bool,
     pub extra: Vec<String>,
 }
 
 impl Options {
     pub fn new(program: &'static str, network: &'static str) -> Self {
-        Self { program, network, connect: Vec::new(), min_chain_work: Some("0"), extra: Vec::new() }
+        Self {
+            program,
+            network,
+            connect: Vec::new(),
+            min_chain_work: Some("0"),
+            ignore_disk_space: true,
+            extra: Vec::new(),
+        }
     }
 
     pub fn connect(mut self, peer: SocketAddr) -> Self {
@@ -63,6 +72,9 @@ impl Options {
         let mut command = command(self.program);
         command.args(["--network", self.network]).arg("--data-dir").arg(folder.path());
         command.args(["--service", &format!("tcp://{electrum}")]);
+        if self.ignore_disk_space {
+            command.arg("--ignore-disk-space");
+        }
         for peer in &self.connect {
             command.args(["--connect", &peer.to_string()]);
         }

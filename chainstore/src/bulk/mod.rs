@@ -20,7 +20,7 @@ use bitcoin::{BlockHash, OutPoint};
 
 use self::coins::Coins;
 use self::rows::{CoinRow, HistoryRow, TxRow};
-use self::run::{Kind, RunInfo, write_sorted};
+use self::run::write_sorted;
 use crate::base::BaseMark;
 use crate::delta::{Delta, tx_prefix};
 use crate::disk::Disk;
@@ -32,7 +32,7 @@ use crate::types::{Coin, Height, ScriptClass, Tip, TxNum, has_history, is_unspen
 
 pub(crate) use self::coins::Secret;
 pub(crate) use self::load::load;
-pub(crate) use self::run::DIR;
+pub(crate) use self::run::{DIR, Kind, RunInfo};
 pub(crate) use self::state::BulkState;
 
 /// Array records that wait for their file, in bytes of txids.

@@ -4,5 +4,6 @@ mod bulk;
 pub(crate) mod chain;
 mod crash;
 mod format;
+mod full;
 mod model;
 mod refused;

@@ -1,0 +1,70 @@
+//! A store that met a full disk, until it can go on: its snapshots are read, nothing is written.
+//!
+//! A redb file that failed to write once refuses everything from then on, and what was staged hangs on it. So the
+//! store is taken apart, and opened again as after a crash, but around what snapshots read: the flat files with the
+//! counters by which a snapshot sees that it is gone, and the base, if that is not the file that failed. Headers that
+//! were staged are staged again; blocks are not.
+
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::open::Kept;
+use crate::store::{Options, Store};
+use crate::types::Height;
+
+/// See the module.
+pub struct Stopped {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    kept: Kept,
+    headers: Vec<(Height, Header)>,
+    invalid: Vec<BlockHash>,
+}
+
+impl std::fmt::Debug for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stopped").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Takes the store apart. The folder stays locked; what is staged is lost, but for headers and marks.
+    pub fn stop(self) -> Stopped {
+        let Self { disk, options, files, base, lock, staged, state, .. } = self;
+        let mut headers: Vec<(Height, Header)> = staged.aside.side.values().copied().flatten().collect();
+        let new = staged.headers.new.iter().zip(staged.headers.keep..);
+        headers.extend(new.map(|(header, height)| (Height(height), *header)));
+        headers.sort_by_key(|(height, _)| *height);
+        drop(staged.change);
+        // The end of a bulk may have put another file in the place of an empty base.
+        let is_sound = state.base.blocks > 0 && base.change().is_ok();
+        let kept = Kept { lock: Some(lock), files: Some(files), base: is_sound.then_some(base) };
+        Stopped { disk, options, kept, headers, invalid: staged.aside.invalid.into_iter().collect() }
+    }
+}
+
+impl Stopped {
+    /// Opens the store again, as far as it was committed. With the error comes what to try again with.
+    pub fn open(mut self) -> Result<Store, (Self, Error)> {
+        match Store::reopen(self.disk.clone(), self.options.clone(), &mut self.kept) {
+            Ok(mut store) => match self.stage(&mut store) {
+                Ok(()) => Ok(store),
+                Err(error) => {
+                    let again = store.stop();
+                    Err((Self { headers: self.headers, invalid: self.invalid, ..again }, error))
+                }
+            },
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// Stages again what needs no block.
+    fn stage(&self, store: &mut Store) -> Result<(), Error> {
+        store.put_headers(&self.headers)?;
+        self.invalid.iter().try_for_each(|hash| store.mark_invalid(*hash))
+    }
+}

@@ -1,0 +1,193 @@
+//! The thread that owns the chain's writer: when it commits, and what it does on a full disk.
+//!
+//! It takes commands from a channel and answers to the node's loop; `node::chain` decides what becomes of them.
+//! On a full disk it opens the store again as soon as that can be done, so that wallets are served what is durable,
+//! and writes nothing before there is space. Blocks that it was given until then are lost and the node is told so;
+//! only headers are kept, as nobody sends them twice.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use chainstore::{Commit, Error, Tip};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{error, info};
+
+use super::threads::ThreadEvent;
+use crate::node::Input;
+use crate::node::chain::{Chain, Command, Event, StoppedChain};
+
+/// In bulk sync, what a power cut may cost: so many bytes of blocks, or so long.
+const COMMIT_BYTES: u64 = 64 * 1024 * 1024;
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// The same while blocks are indexed in bulk.
+const FLUSH_EVERY: Duration = Duration::from_secs(3 * 60);
+/// How often a full disk is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(3);
+
+/// Starts it. Dropping the sender of commands makes it commit and end.
+pub fn start(
+    chain: Chain,
+    commands: mpsc::Receiver<Command>,
+    events: UnboundedSender<ThreadEvent>,
+) -> std::io::Result<JoinHandle<()>> {
+    let link = Link { commands, events: events.clone() };
+    thread::Builder::new().name("chain".into()).spawn(move || {
+        if let Err(failure) = run(chain, &link) {
+            // The loop may be gone already when we stop.
+            let _ = events.send(ThreadEvent::Fatal(failure.to_string()));
+        }
+    })
+}
+
+/// Until the sender of commands is gone.
+fn run(chain: Chain, link: &Link) -> Result<(), Error> {
+    let mut writer = Writer { chain, backlog: VecDeque::new(), is_resumed: true };
+    loop {
+        match writer.write(link) {
+            Err(full @ Error::StorageFull { .. }) => match writer.wait_for_space(link, &full)? {
+                Some(next) => writer = next,
+                None => return Ok(()),
+            },
+            result => return result,
+        }
+    }
+}
+
+/// Both ways to the node's loop.
+struct Link {
+    commands: mpsc::Receiver<Command>,
+    events: UnboundedSender<ThreadEvent>,
+}
+
+impl Link {
+    fn tell(&self, event: Event) {
+        // The loop is gone only when we stop, and then nobody asks.
+        let _ = self.events.send(ThreadEvent::Input(Input::Chain(event)));
+    }
+}
+
+struct Writer {
+    chain: Chain,
+    /// Commands that came while nothing could be written.
+    backlog: VecDeque<Command>,
+    /// Whether the node knows where the chain stands; until then what it says of blocks is void.
+    is_resumed: bool,
+}
+
+/// The chain while the disk is full.
+enum Waiting {
+    Stopped(StoppedChain),
+    Open(Chain),
+}
+
+impl Writer {
+    fn write(&mut self, link: &Link) -> Result<(), Error> {
+        let mut committed_at = Instant::now();
+        let mut flushed_at = Instant::now();
+        while let Some(command) = self.backlog.pop_front() {
+            self.execute(link, command)?;
+        }
+        loop {
+            let wait = COMMIT_EVERY.saturating_sub(committed_at.elapsed());
+            match link.commands.recv_timeout(wait) {
+                Ok(command) => self.execute(link, command)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.chain.close(),
+            }
+            if self.chain.staged_bytes() >= COMMIT_BYTES || committed_at.elapsed() >= COMMIT_EVERY {
+                let event = self.chain.commit()?;
+                event.into_iter().for_each(|event| link.tell(event));
+                committed_at = Instant::now();
+            }
+            if flushed_at.elapsed() >= FLUSH_EVERY {
+                self.chain.flush()?;
+                flushed_at = Instant::now();
+            }
+            self.chain.merge_if_due()?;
+        }
+    }
+
+    fn execute(&mut self, link: &Link, command: Command) -> Result<(), Error> {
+        self.is_resumed |= matches!(command, Command::Resume);
+        if !self.is_resumed && !outlives_a_full_disk(&command) {
+            return Ok(());
+        }
+        let was_bulk = self.chain.is_bulk();
+        for event in self.chain.execute(command)? {
+            link.tell(event);
+        }
+        match (was_bulk, self.chain.is_bulk()) {
+            (false, true) => info!("indexing in bulk: the index is written when that ends"),
+            (true, false) => info!("the index is written"),
+            (_, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Opens the store again, and waits until there is space. `None` when the sender of commands is gone.
+    fn wait_for_space(self, link: &Link, full: &Error) -> Result<Option<Self>, Error> {
+        error!(
+            failure = %full,
+            "disk full: wallets are served what is there, nothing new is stored until there is space again"
+        );
+        let needed = match full {
+            Error::StorageFull { needed, .. } => *needed,
+            _ => 0,
+        };
+        let mut backlog = self.backlog;
+        let before = self.chain.snapshot().tip();
+        let mut waiting = Waiting::Stopped(self.chain.stop());
+        loop {
+            waiting = match waiting {
+                Waiting::Stopped(stopped) => match stopped.open() {
+                    Ok(chain) => {
+                        link.tell(reopened(&chain, before));
+                        Waiting::Open(chain)
+                    }
+                    Err((stopped, Error::StorageFull { .. })) => Waiting::Stopped(stopped),
+                    Err((_, failure)) => return Err(failure),
+                },
+                Waiting::Open(chain) if chain.has_room(needed) => {
+                    let restored = chain.restored()?;
+                    info!(height = restored.tip.height.0, "there is space on the disk again: going on");
+                    link.tell(Event::Restored(restored));
+                    return Ok(Some(Self { chain, backlog, is_resumed: false }));
+                }
+                open => open,
+            };
+            if link.gather(&mut backlog, MEASURE_EVERY).is_none() {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl Link {
+    /// Takes commands for so long, and keeps those that count. `None` when the sender is gone.
+    fn gather(&self, backlog: &mut VecDeque<Command>, how_long: Duration) -> Option<()> {
+        let end = Instant::now() + how_long;
+        loop {
+            match self.commands.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(command) if outlives_a_full_disk(&command) => backlog.push_back(command),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return Some(()),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+}
+
+/// Whether a command is of use though the blocks that came before it are lost.
+fn outlives_a_full_disk(command: &Command) -> bool {
+    matches!(command, Command::PutHeaders(_) | Command::MarkInvalid(_))
+}
+
+/// What readers see of a store that was opened again.
+fn reopened(chain: &Chain, before: Option<Tip>) -> Event {
+    let snapshot = chain.snapshot();
+    // What the commit in which the disk became full touched is not known.
+    let everything = snapshot.tip() != before;
+    Event::Committed(Commit { snapshot, touched: Vec::new(), everything })
+}
