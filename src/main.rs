@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             }
         },
         Ok(Command::Info(folder)) => care::info(&folder),
+        Ok(Command::Check(folder)) => care::check(&folder),
         Err(error) => {
             eprintln!("peerdex: {error}");
             ExitCode::from(EXIT_USAGE)

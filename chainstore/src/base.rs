@@ -225,6 +225,19 @@ impl BaseReader {
         BaseMark::read(&mut Reader::new(row.value())).map_err(fault)
     }
 
+    /// Each entry of a table in order: its key and its content.
+    pub(crate) fn walk(
+        &self,
+        table: Table,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match table {
+            Table::Scripts => dump(&self.scripts, self.shapes.scripts, |key, content| each(&key, content)),
+            Table::Coins => dump(&self.coins, self.shapes.coins, |key, content| each(&key, content)),
+            Table::Txs => dump(&self.txs, self.shapes.txs, |key, content| each(&key, content)),
+        }
+    }
+
     /// All entries in order, for tests that compare two stores.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn dump(&self, out: &mut Vec<String>) -> Result<(), Error> {
@@ -244,7 +257,6 @@ impl BaseReader {
     }
 }
 
-#[cfg(any(test, feature = "sim"))]
 fn dump<const N: usize>(
     table: &ReadBuckets,
     shape: Shape<N>,

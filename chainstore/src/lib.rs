@@ -20,6 +20,7 @@ mod bucket;
 mod build;
 mod bulk;
 mod catch_up;
+mod check;
 mod codec;
 mod commit;
 mod delta;
@@ -48,6 +49,7 @@ mod types;
 mod undo;
 mod view;
 
+pub use check::{Checker, Problem, Report};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
 pub use forecast::{Estimate, Forecast, Progress, forecast};

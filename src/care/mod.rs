@@ -1,9 +1,12 @@
-//! LOOKS AFTER the data folder for its operator: whether the disk can hold what comes, what a folder holds and takes.
+//! LOOKS AFTER the data folder for its operator: whether the disk can hold what comes, what a folder holds and takes,
+//! and whether it is sound.
 //!
-//! `space` decides whether to start, `info` says what is there, `words` has sizes and times as people read them.
+//! `space` decides whether to start, `info` says what is there, `check` whether that is
+//! right, `words` has sizes and times as people read them.
 //! What is measured comes from `chainstore`; what these commands say goes to standard output, their errors to
 //! standard error.
 
+mod check;
 mod info;
 mod space;
 mod words;
@@ -20,6 +23,29 @@ use crate::config::Folder;
 /// `peerdex info`: prints what the folder holds, takes and will need.
 pub fn info(folder: &Folder) -> ExitCode {
     ended(open(folder).and_then(|store| info::Info::of(folder, &store)).map(|info| print!("{info}")))
+}
+
+/// `peerdex check`: says whether the folder is sound; exit code 1 when it is not.
+pub fn check(folder: &Folder) -> ExitCode {
+    let store = match open(folder) {
+        Ok(store) => store,
+        Err(error) => {
+            return match error.downcast_ref::<Error>() {
+                Some(damage @ (Error::Corrupt { .. } | Error::Checksum { .. } | Error::Index { .. })) => {
+                    print!("{}", check::unopened(damage));
+                    ExitCode::FAILURE
+                }
+                _ => ended(Err(error)),
+            };
+        }
+    };
+    match check::check(folder, &store) {
+        Ok(verdict) => {
+            print!("{verdict}");
+            if verdict.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => ended(Err(error)),
+    }
 }
 
 /// Exit code 1 and the reason, where there is one.

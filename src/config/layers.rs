@@ -39,8 +39,8 @@ Every setting can also stand in the environment (PEERDEX_DATA_DIR for --data-dir
 commas) or in the file (data-dir = \"...\"). Arguments beat the environment, the environment beats the file."
 )]
 struct Arguments {
-    /// run: the server; info: what the data folder holds and takes
-    #[arg(value_name = "COMMAND", value_parser = ["run", "info"], default_value = "run")]
+    /// run: the server; info: what the data folder holds and takes; check: whether it is sound
+    #[arg(value_name = "COMMAND", value_parser = ["run", "info", "check"], default_value = "run")]
     command: String,
     /// mainnet, testnet3, testnet4, signet or regtest [default: mainnet]
     #[arg(long, value_name = "NETWORK")]
@@ -88,6 +88,7 @@ pub(super) struct Layers(BTreeMap<&'static str, Vec<Given>>);
 pub(super) enum Verb {
     Run,
     Info,
+    Check,
 }
 
 pub(super) enum Collected {
@@ -117,6 +118,7 @@ impl Layers {
         };
         let verb = match arguments.command.as_str() {
             "info" => Verb::Info,
+            "check" => Verb::Check,
             _ => Verb::Run,
         };
         let mut layers = Self::default();

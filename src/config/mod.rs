@@ -50,6 +50,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Say what a data folder holds and takes.
     Info(Folder),
+    /// Say whether a data folder is sound.
+    Check(Folder),
     /// Print this text and exit with success: help or version.
     Print(String),
 }
@@ -73,6 +75,7 @@ pub fn load(
         layers::Collected::Print(text) => Ok(Command::Print(text)),
         layers::Collected::Layers(Verb::Run, layers) => Ok(Command::Run(Box::new(resolve(&layers, &env)?))),
         layers::Collected::Layers(Verb::Info, layers) => Ok(Command::Info(folder(&layers, &env)?)),
+        layers::Collected::Layers(Verb::Check, layers) => Ok(Command::Check(folder(&layers, &env)?)),
     }
 }
 

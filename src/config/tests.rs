@@ -190,6 +190,7 @@ fn commands_that_look_at_a_folder_need_no_peer() {
     let args = ["--network", "signet", "--data-dir", "/data", "--memory", "512"];
     let asked = |verb: &'static str| run(&[&[verb], &args[..]].concat(), &[], "").unwrap();
     assert_eq!(asked("info"), Command::Info(folder.clone()));
+    assert_eq!(asked("check"), Command::Check(folder.clone()));
     // After the settings it means the same, and these may stand anywhere.
     assert_eq!(run(&[&args[..], &["info"]].concat(), &[], "").unwrap(), Command::Info(folder.clone()));
     let env = [("PEERDEX_NETWORK", "signet"), ("PEERDEX_DATA_DIR", "/data"), ("PEERDEX_MEMORY", "512")];
@@ -198,7 +199,7 @@ fn commands_that_look_at_a_folder_need_no_peer() {
     assert!(matches!(run(&["run", "--connect", "a"], &[("HOME", "/")], ""), Ok(Command::Run(_))));
     assert!(error(&["run"], &[("HOME", "/")], "").contains("--connect HOST:PORT"));
     let unknown = error(&["repair"], &[], "");
-    assert!(unknown.contains("repair") && unknown.contains("run, info"), "{unknown}");
+    assert!(unknown.contains("repair") && unknown.contains("run, info, check"), "{unknown}");
 }
 
 #[test]

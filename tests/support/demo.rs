@@ -76,7 +76,7 @@ fn run(arguments: Vec<String>) -> ExitCode {
     let outcome = match command {
         Ok(Command::Run(config)) => io::run(&config).map_err(|error| format!("{error:#}")),
         Ok(Command::Print(text)) => Err(text),
-        Ok(Command::Info(_)) => Err("the demo only runs".into()),
+        Ok(Command::Info(_) | Command::Check(_)) => Err("the demo only runs".into()),
         Err(error) => Err(error.to_string()),
     };
     outcome.map_or_else(

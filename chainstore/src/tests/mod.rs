@@ -2,6 +2,7 @@
 
 mod bulk;
 pub(crate) mod chain;
+mod check;
 mod crash;
 mod format;
 mod full;
