@@ -203,6 +203,9 @@ impl Base {
     }
 }
 
+/// Who is shown the entries of a table: key and content of each.
+pub(crate) type EachRow<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
+
 /// Committed rows at one moment.
 pub(crate) struct BaseReader {
     scripts: ReadBuckets,
@@ -226,11 +229,7 @@ impl BaseReader {
     }
 
     /// Each entry of a table in order: its key and its content.
-    pub(crate) fn walk(
-        &self,
-        table: Table,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub(crate) fn walk(&self, table: Table, each: &mut EachRow<'_>) -> Result<(), Error> {
         match table {
             Table::Scripts => dump(&self.scripts, self.shapes.scripts, |key, content| each(&key, content)),
             Table::Coins => dump(&self.coins, self.shapes.coins, |key, content| each(&key, content)),

@@ -17,7 +17,10 @@ use crate::store::{Options, Store};
 use crate::types::Height;
 
 /// See the module.
-pub struct Stopped {
+pub struct Stopped(Box<Left>);
+
+/// What is left of the store.
+struct Left {
     disk: Arc<dyn Disk>,
     options: Options,
     kept: Kept,
@@ -43,25 +46,30 @@ impl Store {
         // The end of a bulk may have put another file in the place of an empty base.
         let is_sound = state.base.blocks > 0 && base.change().is_ok();
         let kept = Kept { lock: Some(lock), files: Some(files), base: is_sound.then_some(base) };
-        Stopped { disk, options, kept, headers, invalid: staged.aside.invalid.into_iter().collect() }
+        let invalid = staged.aside.invalid.into_iter().collect();
+        Stopped(Box::new(Left { disk, options, kept, headers, invalid }))
     }
 }
 
 impl Stopped {
     /// Opens the store again, as far as it was committed. With the error comes what to try again with.
     pub fn open(mut self) -> Result<Store, (Self, Error)> {
-        match Store::reopen(self.disk.clone(), self.options.clone(), &mut self.kept) {
-            Ok(mut store) => match self.stage(&mut store) {
-                Ok(()) => Ok(store),
-                Err(error) => {
-                    let again = store.stop();
-                    Err((Self { headers: self.headers, invalid: self.invalid, ..again }, error))
-                }
-            },
-            Err(error) => Err((self, error)),
+        let left = &mut *self.0;
+        let mut store = match Store::reopen(left.disk.clone(), left.options.clone(), &mut left.kept) {
+            Ok(store) => store,
+            Err(error) => return Err((self, error)),
+        };
+        match left.stage(&mut store) {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                left.kept = store.stop().0.kept;
+                Err((self, error))
+            }
         }
     }
+}
 
+impl Left {
     /// Stages again what needs no block.
     fn stage(&self, store: &mut Store) -> Result<(), Error> {
         store.put_headers(&self.headers)?;

@@ -65,7 +65,7 @@ fn check_headers(view: &View, count: u32, checker: &Checker<'_>, report: &mut Re
 /// The merkle nodes that some headers complete.
 fn check_nodes(view: &View, from: u32, hashes: Vec<[u8; 32]>, report: &mut Report) {
     let upto = from + hashes.len() as u32;
-    let wanted = mmr::append(from, hashes.into_iter(), |at| view.files.hashes.read(at));
+    let wanted = mmr::append(from, hashes, |at| view.files.hashes.read(at));
     let first = mmr::node_count(from);
     let found = view.files.hashes.read_many(first, mmr::node_count(upto) - first);
     match (wanted, found) {
