@@ -34,6 +34,8 @@ pub mod node;
 
 // FILES: blocks that lie on the disk already.
 pub mod import;
+// LOOKS AFTER the data folder.
+pub mod care;
 
 // THE WORLD
 pub mod io;

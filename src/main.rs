@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use peerdex::config::{self, Command};
-use peerdex::io;
+use peerdex::{care, io};
 
 /// Wrong usage, as shells and clap have it.
 const EXIT_USAGE: u8 = 2;
@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         }
         Ok(Command::Run(config)) => ended(io::run(&config)),
         Ok(Command::Import(config, import)) => ended(io::import(&config, &import)),
+        Ok(Command::Info(folder)) => care::info(&folder),
+        Ok(Command::Check(folder)) => care::check(&folder),
         Err(error) => {
             eprintln!("peerdex: {error}");
             ExitCode::from(EXIT_USAGE)

@@ -9,6 +9,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use bitcoin::Network;
+use bitcoin::hashes::Hash;
 use tempfile::TempDir;
 
 use support::fixtures;
@@ -55,6 +56,9 @@ fn help_names_every_setting() {
         "--data-dir",
         "--service",
         "--memory",
+        "--ignore-disk-space",
+        "info",
+        "check",
         "--config",
         "--log",
         "--version",
@@ -172,7 +176,17 @@ fn a_service_that_is_taken_is_refused() {
     let folder = TempDir::new().unwrap();
     let taken = format!("tcp://{}", server.address());
     let folder = folder.path().to_str().unwrap();
-    let args = ["--network", "signet", "--data-dir", folder, "--connect", "127.0.0.1:1", "--service", &taken];
+    let args = [
+        "--network",
+        "signet",
+        "--data-dir",
+        folder,
+        "--connect",
+        "127.0.0.1:1",
+        "--service",
+        &taken,
+        "--ignore-disk-space",
+    ];
     assert_refused(&args, &[], 1, &[&server.address().to_string()]);
     server.stop();
 }
@@ -199,6 +213,7 @@ fn the_environment_alone_is_enough() {
         .env("PEERDEX_DATA_DIR", folder.path())
         .env("PEERDEX_SERVICE", format!("tcp://{electrum}"))
         .env("PEERDEX_MIN_CHAIN_WORK", "0")
+        .env("PEERDEX_IGNORE_DISK_SPACE", "true")
         .env("PEERDEX_LOG", "error")
         .spawn()
         .unwrap();
@@ -211,4 +226,52 @@ fn the_environment_alone_is_enough() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(ended, None, "it ended by itself");
+}
+
+#[test]
+fn info_and_check_look_at_a_folder_that_nobody_has_open() {
+    let chain = fixtures::run_from_genesis(Network::Signet);
+    let blocks = chain.len();
+    let peer = ReplayPeer::start(Network::Signet, chain.clone());
+    let mut server = Options::new(PEERDEX, "signet").connect(peer.address()).start();
+    let tip = bitcoin::hashes::sha256d::Hash::hash(&chain.last().unwrap()[..80]).to_string();
+    server.wait_synced(&tip, SYNC);
+    let folder = server.folder().to_str().unwrap().to_string();
+    let asked = |verb: &'static str| [verb, "--network", "signet", "--data-dir", &folder];
+    for verb in ["info", "check"] {
+        assert_refused(&asked(verb), &[], 1, &["in use", "stop that peerdex first"]);
+    }
+    let kept = server.stop();
+
+    let info = run(&asked("info"), &[]);
+    let said = stdout(&info);
+    assert!(info.status.success(), "{}", stderr(&info));
+    let height = format!("to height {}", blocks - 1);
+    for word in ["signet", &height, &tip, "txid-prefix 8", "raw blocks", "bytes a transaction", "will need"] {
+        assert!(said.contains(word), "'{word}' is missing in:\n{said}");
+    }
+    let sound = run(&asked("check"), &[]);
+    assert!(sound.status.success(), "{}{}", stdout(&sound), stderr(&sound));
+    assert!(stdout(&sound).contains(&format!("sound: {blocks} blocks")), "{}", stdout(&sound));
+
+    let file = kept.path().join("blocks/00000.blk");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let damaged = run(&asked("check"), &[]);
+    assert_eq!(damaged.status.code(), Some(1));
+    for word in ["blocks/00000.blk: block at height", "checksum", "damaged: ", "move the folder away"] {
+        assert!(stdout(&damaged).contains(word), "'{word}' is missing in:\n{}", stdout(&damaged));
+    }
+
+    std::fs::write(kept.path().join("headers"), b"").unwrap();
+    let unopened = run(&asked("check"), &[]);
+    assert_eq!(unopened.status.code(), Some(1));
+    for word in ["headers: 0 bytes long", "cannot be opened", "move the folder away"] {
+        assert!(stdout(&unopened).contains(word), "'{word}' is missing in:\n{}", stdout(&unopened));
+    }
+    let empty = TempDir::new().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    assert_refused(&["info", "--data-dir", empty], &[], 1, &[empty, "no data folder", "--network"]);
 }

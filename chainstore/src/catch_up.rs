@@ -118,6 +118,7 @@ impl Store {
         if self.bulk.is_none() {
             return Ok(());
         }
+        self.room_to_flush()?;
         // The headers of its blocks first.
         self.commit()?;
         let flushed = self.flush_bulk();
@@ -155,6 +156,7 @@ impl Store {
     /// Turns what a bulk has into the base.
     pub(crate) fn end_bulk(&mut self) -> Result<(), Error> {
         self.flush()?;
+        self.room_to_end_bulk()?;
         let Some(bulk) = self.bulk.take() else { return Ok(()) };
         let ended = self.replace_base(*bulk);
         ended.map_err(|error| self.kill(error))
@@ -178,7 +180,7 @@ impl Store {
         parts.sort_unstable_by_key(|part| (part.table, part.range));
         let list = PartList { next_file: state.next_file, parts };
         let (cache_bytes, prefix_len) = (self.options.base_cache_bytes, self.options.txid_prefix);
-        let index = Base::open(&*self.disk, &list, Undone::default(), cache_bytes, prefix_len)?;
+        let index = Base::open(&*self.disk, &list, Undone::default(), cache_bytes, prefix_len, None)?;
         let mark = state.mark;
         self.state = State { blocks: mark.blocks, tip: mark.hash, base: mark, ..self.state };
         let change = self.tip.change()?;

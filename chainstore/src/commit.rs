@@ -22,6 +22,7 @@ impl Store {
         if !self.staged.any {
             return Ok(self.committed(Vec::new()));
         }
+        self.room_to_commit()?;
         let cut = self.staged.headers.keep < self.state.headers;
         if !cut {
             let appended = self.files.append_headers(self.state.headers, &self.staged.headers.new);

@@ -8,11 +8,14 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
+
+/// What `stat` counts in, whatever the file system's blocks are.
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// A folder on a disk.
 pub trait Disk: Debug + Send + Sync {
@@ -32,6 +35,10 @@ pub trait Disk: Debug + Send + Sync {
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// Takes the lock file, held until the returned guard is dropped; `None` when another holds it.
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
+    /// Bytes that may still be written to the file system of the folder, which need not be there yet.
+    fn free_bytes(&self) -> io::Result<u64>;
+    /// Bytes that a file takes on the disk, which holes make fewer than its length; 0 when it is missing.
+    fn taken_bytes(&self, name: &str) -> io::Result<u64>;
 }
 
 /// An open file.
@@ -122,6 +129,21 @@ impl Disk for RealDisk {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let mut there = std::path::absolute(&self.dir)?;
+        while !there.try_exists()? && there.pop() {}
+        let space = rustix::fs::statvfs(&there)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn taken_bytes(&self, name: &str) -> io::Result<u64> {
+        match fs::metadata(self.path(name)) {
+            Ok(metadata) => Ok(metadata.blocks() * STAT_BLOCK_BYTES),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
         }
     }
 }
@@ -224,8 +246,9 @@ impl redb::StorageBackend for Backend {
         self.0.set_len(len)
     }
 
+    /// No failure of this is one of a full disk: the kernel has dropped the pages.
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        self.0.sync().map_err(io::Error::other)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -28,9 +28,10 @@ pub enum Error {
     /// the block can be put in their place with `Store::repair_block`.
     #[error("block {hash} at height {height} is damaged on disk: {what}")]
     DamagedBlock { height: Height, hash: BlockHash, what: String },
-    /// The disk is full. Nothing is damaged; the store takes no more writes until it is reopened.
-    #[error("{file}: no space left on the disk")]
-    StorageFull { file: String },
+    /// The disk is full, or `needed` bytes, the reserve among them, are not free. Nothing is damaged: what was
+    /// staged is lost when the store is reopened ([`crate::Store::stop`]), what was committed stands.
+    #[error("{file}: no space left on the disk{}", needed_words(*.needed))]
+    StorageFull { file: String, needed: u64 },
     /// The operating system refused.
     #[error("{file}: {what}: {source}")]
     Io { file: String, what: &'static str, source: io::Error },
@@ -66,8 +67,8 @@ pub enum Error {
 impl Error {
     /// An operating system's error met at `what` on `file`.
     pub(crate) fn io(file: &str, what: &'static str, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::StorageFull {
-            Self::StorageFull { file: file.to_owned() }
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Self::StorageFull { file: file.to_owned(), needed: 0 }
         } else {
             Self::Io { file: file.to_owned(), what, source }
         }
@@ -85,4 +86,9 @@ impl Error {
     pub(crate) fn corrupt(file: &str, what: impl Into<String>) -> Self {
         Self::Corrupt { file: file.to_owned(), what: what.into() }
     }
+}
+
+/// How much would have been enough, where that is known.
+fn needed_words(needed: u64) -> String {
+    if needed == 0 { String::new() } else { format!(": {} MB must be free", needed.div_ceil(1_000_000)) }
 }

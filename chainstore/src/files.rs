@@ -126,6 +126,18 @@ impl Files {
         self.txpos.cut_to(base.txs)
     }
 
+    /// Cuts what a store left that stopped between an append and its commit, as [`Files::open`] does, but under the
+    /// snapshots of it that are still read.
+    pub(crate) fn reopen(&self, header_count: u32, base: &BaseMark) -> Result<(), Error> {
+        self.cut_headers(header_count)?;
+        if base.blocks < self.base_top.load(Ordering::SeqCst) {
+            return self.cut_base(base);
+        }
+        self.blockpos.cut_to(base.blocks)?;
+        self.txids.cut_to(base.txs)?;
+        self.txpos.cut_to(base.txs)
+    }
+
     /// Appends headers behind the first `count`, and makes them durable.
     pub(crate) fn append_headers(&self, count: u32, headers: &[bitcoin::block::Header]) -> Result<(), Error> {
         use bitcoin::hashes::Hash;

@@ -18,6 +18,7 @@ mod base;
 mod build;
 mod bulk;
 mod catch_up;
+mod check;
 mod codec;
 mod commit;
 mod delta;
@@ -27,6 +28,7 @@ mod disk;
 mod error;
 mod files;
 mod filter;
+mod forecast;
 mod group;
 mod headers;
 mod manifest;
@@ -39,17 +41,24 @@ mod segments;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod snapshot;
+mod space;
+mod stopped;
 mod store;
 mod tip;
 mod types;
 mod undo;
 mod view;
 
+pub use check::{Checker, Problem, Report};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
+pub use forecast::{Estimate, Forecast, Progress, forecast};
+pub use manifest::FORMAT;
 pub use merge::{MergeJob, MergeResult};
 pub use repair::Damaged;
 pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
+pub use space::Usage;
+pub use stopped::Stopped;
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
 pub use types::{
     Coin, Height, HistoryEntry, ScriptClass, ScriptHash, ScriptKey, Tip, TxNum, Unspent, has_history,

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::types::network_name;
 
 /// The format that this version reads and writes.
-pub(crate) const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 3;
 const NAME: &str = "MANIFEST";
 const TITLE: &str = "peerdex chainstore";
 /// Longer is not ours.

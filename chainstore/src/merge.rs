@@ -279,6 +279,11 @@ impl Store {
         };
         let added: usize = deltas.iter().map(|delta| delta.entries(table)).sum();
         let entries = old.as_ref().map_or(0, |old| old.info.entries) + added as u64 / parts_of(index, table);
+        if let Err(full) = self.room_for_part(old.as_ref().map(|old| &old.info), added as u64) {
+            self.merging.iter_mut().for_each(|merging| merging.is_out = false);
+            return Err(full);
+        }
+        let index = &self.view.index;
         let plan = Plan { table, file: self.next_file, entries, reach, ranges };
         self.next_file += plan.ranges.len() as u32;
         let work = Work::Part {

@@ -15,7 +15,7 @@ use crate::files::Files;
 use crate::manifest::Manifest;
 use crate::merge;
 use crate::segments::SegmentWriter;
-use crate::store::{Options, Parts};
+use crate::store::{Lock, Options, Parts};
 use crate::tip::{self, State, TipFile};
 use crate::view::View;
 
@@ -23,12 +23,28 @@ const LOCK: &str = "LOCK";
 /// redb's cache for a file that is being made.
 const CREATE_CACHE_BYTES: usize = 32 << 20;
 
-/// Opens or creates the folder and recovers.
-pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Error> {
+/// What a store that stopped leaves to the next one of the same process: all that its snapshots still read.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) lock: Option<Lock>,
+    pub(crate) files: Option<Arc<Files>>,
+    pub(crate) base: Option<Base>,
+    /// Numbers that a piece of a merge which still runs may have.
+    pub(crate) next_file: u32,
+    pub(crate) merges: u64,
+}
+
+/// Opens or creates the folder and recovers. On an error `kept` is as good as before.
+pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options, kept: &mut Kept) -> Result<Parts, Error> {
     let io = |what| move |error| Error::io("data folder", what, error);
-    disk.create_dir("").map_err(io("create"))?;
-    let lock = disk.lock(LOCK).map_err(|error| Error::io(LOCK, "lock", error))?;
-    let lock = lock.ok_or_else(|| Error::Locked { dir: disk.name() })?;
+    let lock = match &kept.lock {
+        Some(lock) => lock.clone(),
+        None => {
+            disk.create_dir("").map_err(io("create"))?;
+            let lock = disk.lock(LOCK).map_err(|error| Error::io(LOCK, "lock", error))?;
+            lock.ok_or_else(|| Error::Locked { dir: disk.name() })?.into()
+        }
+    };
     let manifest = Manifest { network: options.network, txid_prefix: options.txid_prefix };
     let magic = options.network.magic().to_bytes();
     if !manifest.find(&*disk)? {
@@ -46,9 +62,16 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
         bulk_has || named(&parts.parts, name)
     })?;
     let (cache_bytes, prefix_len) = (options.base_cache_bytes, options.txid_prefix);
-    let index = Arc::new(Base::open(&*disk, &parts, tip.undone()?, cache_bytes, prefix_len)?);
+    let index =
+        Arc::new(Base::open(&*disk, &parts, tip.undone()?, cache_bytes, prefix_len, kept.base.as_ref())?);
     let arrays = bulk_state.as_ref().map_or(state.base, |bulk| bulk.mark);
-    let files = Arc::new(Files::open(&disk, magic, state.headers, &arrays)?);
+    let files = match &kept.files {
+        Some(files) => {
+            files.reopen(state.headers, &arrays)?;
+            files.clone()
+        }
+        None => Arc::new(Files::open(&disk, magic, state.headers, &arrays)?),
+    };
     let segments = SegmentWriter::open(disk.clone(), magic, options.segment_bytes, state.end)?;
 
     let tx_ends = Arc::new(files.tx_ends(state.base.blocks)?);
@@ -75,8 +98,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Parts, Erro
     }
     let bulk = bulk_state.map(|bulk| open_bulk(disk, &view, bulk, options)).transpose()?;
     let aside = tip.aside()?;
-    let (files, next_file) = (view.files.clone(), parts.next_file);
-    Ok(Parts { lock, files, tip, next_file, segments, state, aside, view, bulk })
+    let (files, next_file) = (view.files.clone(), parts.next_file.max(kept.next_file));
+    Ok(Parts { lock, files, tip, next_file, merges: kept.merges, segments, state, aside, view, bulk })
 }
 
 /// The bulk sync that goes on, if its blocks are those of the header chain.

@@ -31,6 +31,10 @@ struct World {
     failing_sync: Option<u64>,
     /// Bytes that may still be added; `None` is no limit.
     room: Option<u64>,
+    /// Writes that may still be done; `None` is no limit.
+    writes_left: Option<u64>,
+    /// What the disk says that it has free; `None` is more than anybody asks for.
+    free: Option<u64>,
     /// What to keep of crashes while running.
     recorder: Option<Recorder>,
 }
@@ -108,6 +112,21 @@ impl SimDisk {
     /// Leaves room for `bytes` more bytes.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.world().room = bytes;
+    }
+
+    /// Lets every write after `writes` more ones meet a full disk, until it is set anew.
+    pub fn set_writes_left(&self, writes: Option<u64>) {
+        self.world().writes_left = writes;
+    }
+
+    /// What the disk says that it has free, whatever it takes: the room may go between the saying and the writing.
+    pub fn set_free(&self, bytes: Option<u64>) {
+        self.world().free = bytes;
+    }
+
+    /// Changes so far.
+    pub fn events(&self) -> u64 {
+        self.world().events
     }
 
     /// Keeps what the disk is just before each sync, and before every `every`-th other change.
@@ -232,6 +251,9 @@ impl World {
             Change::SetLen(len) => *len,
         };
         let grows = end.saturating_sub(file.now.len()) as u64;
+        if let (Change::Write { .. }, Some(left)) = (&change, &mut self.writes_left) {
+            *left = left.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+        }
         if let Some(room) = &mut self.room {
             *room = room.checked_sub(grows).ok_or(io::ErrorKind::StorageFull)?;
         }
@@ -305,6 +327,16 @@ impl Disk for SimDisk {
             return Ok(None);
         }
         Ok(Some(Box::new(SimLock { world: self.world.clone() })))
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.world().free.unwrap_or(u64::MAX))
+    }
+
+    fn taken_bytes(&self, name: &str) -> io::Result<u64> {
+        let world = self.world();
+        let file = world.names.get(name).and_then(|id| world.files.get(id));
+        Ok(file.map_or(0, |file| file.now.len() as u64))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::files::Files;
 use crate::headers::HeaderStage;
 use crate::merge::Merging;
+use crate::open::Kept;
 use crate::repair::name_block;
 use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
@@ -50,6 +51,8 @@ pub struct Options {
     pub bulk_memory_bytes: usize,
     /// In place of a random number, for tests.
     pub bulk_secret: Option<u64>,
+    /// Bytes that every step leaves free on the disk.
+    pub reserve_bytes: u64,
     /// Bytes of a txid in the keys of the index, 1 to 6; tests shorten it to force collisions.
     pub txid_prefix: u8,
 }
@@ -68,6 +71,8 @@ impl Options {
             bulk_blocks: 50,
             bulk_memory_bytes: 512 << 20,
             bulk_secret: None,
+            // Whoever uses regtest knows how large the disk is.
+            reserve_bytes: if network == Network::Regtest { 0 } else { 1_000_000_000 },
             txid_prefix: PREFIX_LEN as u8,
         }
     }
@@ -108,12 +113,16 @@ pub struct LoadedHeaders {
     pub invalid: Vec<BlockHash>,
 }
 
+/// Held as long as the folder is ours.
+pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
+
 /// What opening found.
 pub(crate) struct Parts {
-    pub(crate) lock: Box<dyn Any + Send + Sync>,
+    pub(crate) lock: Lock,
     pub(crate) files: Arc<Files>,
     pub(crate) tip: TipFile,
     pub(crate) next_file: u32,
+    pub(crate) merges: u64,
     pub(crate) segments: SegmentWriter,
     pub(crate) state: State,
     pub(crate) aside: Aside,
@@ -172,7 +181,7 @@ pub struct Store {
     /// A bulk ended since the last commit.
     pub(crate) bulk_ended: bool,
     // Last, as fields are dropped in order: the folder is free when all files are closed.
-    _lock: Box<dyn Any + Send + Sync>,
+    pub(crate) lock: Lock,
 }
 
 impl std::fmt::Debug for Store {
@@ -191,8 +200,13 @@ impl Store {
 
     /// [`Store::open`] on any disk.
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
-        let Parts { lock, files, tip, next_file, segments, state, aside, view, bulk } =
-            crate::open::open(disk.clone(), &options)?;
+        Self::reopen(disk, options, &mut Kept::default())
+    }
+
+    /// The same with what another store left.
+    pub(crate) fn reopen(disk: Arc<dyn Disk>, options: Options, kept: &mut Kept) -> Result<Self, Error> {
+        let Parts { lock, files, tip, next_file, merges, segments, state, aside, view, bulk } =
+            crate::open::open(disk.clone(), &options, kept)?;
         files.blocks.repairs().load(tip.moved()?);
         let staged = Staged::nothing(&view, &state);
         let snapshot = Arc::new(Snapshot::new(view.clone(), state.headers));
@@ -209,12 +223,12 @@ impl Store {
             tip,
             next_file,
             merging: None,
-            merges: 0,
+            merges,
             disk,
             bulk,
             headers_complete: false,
             bulk_ended: false,
-            _lock: lock,
+            lock,
         };
         store.note_lost()?;
         Ok(store)

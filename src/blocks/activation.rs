@@ -129,6 +129,12 @@ impl Activation {
         self.move_to(tip, tree);
     }
 
+    /// The writer forgot all that it was told and stands at `connected`, with these blocks on disk.
+    pub fn restored(&mut self, connected: Tip, stored: impl IntoIterator<Item = BlockHash>) {
+        let barred = std::mem::take(&mut self.barred);
+        *self = Self { barred, unplaced: true, ..Self::new(connected, stored) };
+    }
+
     /// A block did not connect, and the chain stands at `tip`. Gives back the `Connect`s that are void with it.
     pub fn failed(&mut self, tip: Tip, tree: &HeaderTree) -> Vec<Tip> {
         self.switching = false;

@@ -158,6 +158,15 @@ impl Reorder {
         }
     }
 
+    /// The writer has lost all blocks that it was given.
+    pub fn release_handed(&mut self) {
+        self.blocks.retain(|_, held| {
+            let is_handed = matches!(held.stage, Stage::Handed);
+            self.held_bytes -= if is_handed { held.len_bytes } else { 0 };
+            !is_handed
+        });
+    }
+
     /// Blocks in memory, the writer's included.
     pub fn len(&self) -> usize {
         self.blocks.len()

@@ -253,6 +253,15 @@ impl BlockSync {
         self.advance(now, tree);
     }
 
+    /// The chain's writer has lost whatever it was told and had not made durable: it stands at `connected` now, with
+    /// `stored` on disk, and knows of no earlier command. The blocks that it had are asked for again.
+    pub fn handle_restored(&mut self, now: Now, connected: Tip, stored: Vec<Tip>, tree: &HeaderTree) {
+        self.reorder.release_handed();
+        self.activation.restored(connected, stored.into_iter().map(|tip| tip.hash));
+        self.window = Window::above(connected);
+        self.advance(now, tree);
+    }
+
     /// To be called when [`Self::next_timeout`] has come; at other times it does no harm.
     pub fn handle_timeout(&mut self, now: Now, tree: &HeaderTree) {
         for peer in self.scheduler.expired(now) {

@@ -9,13 +9,14 @@ use clap::Parser;
 use super::ConfigError;
 
 /// What may be set in the environment and in the file, and whether it is a list.
-const SETTINGS: [(&str, Kind); 7] = [
+const SETTINGS: [(&str, Kind); 8] = [
     ("network", Kind::One),
     ("connect", Kind::List),
     ("min-chain-work", Kind::One),
     ("data-dir", Kind::One),
     ("service", Kind::List),
     ("memory", Kind::One),
+    ("ignore-disk-space", Kind::One),
     ("log", Kind::One),
 ];
 
@@ -56,6 +57,9 @@ struct Arguments {
     /// Megabytes of memory to aim at, 256 at least [default: 1024]
     #[arg(long, global = true, value_name = "MB")]
     memory: Option<String>,
+    /// Start although the disk cannot hold the whole chain
+    #[arg(long, global = true)]
+    ignore_disk_space: bool,
     /// Read settings from this TOML file
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<String>,
@@ -80,6 +84,10 @@ pub(super) enum Subcommand {
         #[arg(long)]
         stop_after_import: bool,
     },
+    /// Say what the data folder holds and takes, and what it will take
+    Info,
+    /// Compare everything in the data folder with its blocks, and say whether it is sound
+    Check,
 }
 
 /// One value and where it stood.
@@ -152,24 +160,16 @@ impl Layers {
     }
 
     fn from_arguments(arguments: Arguments) -> Self {
-        let Arguments {
-            network,
-            connect,
-            min_chain_work,
-            data_dir,
-            service,
-            memory,
-            config: _,
-            log,
-            command: _,
-        } = arguments;
-        let given: [(&'static str, Vec<String>); 7] = [
+        let Arguments { network, connect, min_chain_work, data_dir, service, memory, log, .. } = arguments;
+        let ignore_disk_space = arguments.ignore_disk_space.then(|| "true".to_string());
+        let given: [(&'static str, Vec<String>); 8] = [
             ("network", network.into_iter().collect()),
             ("connect", connect),
             ("min-chain-work", min_chain_work.into_iter().collect()),
             ("data-dir", data_dir.into_iter().collect()),
             ("service", service),
             ("memory", memory.into_iter().collect()),
+            ("ignore-disk-space", ignore_disk_space.into_iter().collect()),
             ("log", log.into_iter().collect()),
         ];
         let mut layer = Self::default();
@@ -225,7 +225,8 @@ impl Layers {
             let origin = format!("{path}: {key}");
             let one = |value: toml::Value| match value {
                 toml::Value::String(value) => Ok(Given { value, origin: origin.clone() }),
-                // `memory = 512` needs no quotes.
+                // `memory = 512` and `ignore-disk-space = true` need no quotes.
+                toml::Value::Boolean(value) => Ok(Given { value: value.to_string(), origin: origin.clone() }),
                 toml::Value::Integer(value) => Ok(Given { value: value.to_string(), origin: origin.clone() }),
                 other => Err(ConfigError(format!(
                     "{origin}: a value of type {} is no text in quotes",

@@ -28,7 +28,19 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Memory to aim at, in megabytes.
     pub memory_mb: u32,
+    /// Start although the disk cannot hold what comes.
+    pub ignore_disk_space: bool,
     pub log: LogLevel,
+}
+
+/// A data folder, for the commands that look at one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    pub network: Network,
+    /// The folder itself, not its parent.
+    pub data_dir: PathBuf,
+    /// Memory to aim at, in megabytes.
+    pub memory_mb: u32,
 }
 
 /// What the command line asks for.
@@ -38,6 +50,10 @@ pub enum Command {
     Run(Box<Config>),
     /// Take the blocks of Bitcoin Core's files, then run the server.
     Import(Box<Config>, Import),
+    /// Say what a data folder holds and takes.
+    Info(Folder),
+    /// Say whether a data folder is sound.
+    Check(Folder),
     /// Print this text and exit with success: help or version.
     Print(String),
 }
@@ -76,6 +92,12 @@ pub fn load(
             let config = Box::new(resolve(&layers, &env, peers)?);
             Ok(Command::Import(config, Import { paths, stop_after: stop_after_import }))
         }
+        layers::Collected::Layers(layers, Some(Subcommand::Info)) => {
+            Ok(Command::Info(folder(&layers, &env)?))
+        }
+        layers::Collected::Layers(layers, Some(Subcommand::Check)) => {
+            Ok(Command::Check(folder(&layers, &env)?))
+        }
     }
 }
 
@@ -87,7 +109,7 @@ enum Peers {
 }
 
 fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Result<Config, ConfigError> {
-    let network = layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))?;
+    let Folder { network, data_dir, memory_mb } = folder(layers, env)?;
     let default_port = crate::validate::Params::of(network).default_port;
     let connect = layers
         .all("connect")
@@ -101,10 +123,6 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
         )));
     }
     let min_chain_work = layers.one("min-chain-work").map(|given| given.parse(values::work)).transpose()?;
-    let data_dir = match layers.one("data-dir") {
-        Some(given) => given.parse(values::folder)?,
-        None => values::default_data_dir(network, env).map_err(ConfigError)?,
-    };
     let mut services = layers
         .all("service")
         .iter()
@@ -113,10 +131,22 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
     if services.is_empty() {
         services.push(Service::default_for(network));
     }
+    let ignore_disk_space =
+        layers.one("ignore-disk-space").map_or(Ok(false), |given| given.parse(values::yes_or_no))?;
+    let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
+    Ok(Config { network, connect, min_chain_work, data_dir, services, memory_mb, ignore_disk_space, log })
+}
+
+/// What all commands need.
+fn folder(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Folder, ConfigError> {
+    let network = layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))?;
+    let data_dir = match layers.one("data-dir") {
+        Some(given) => given.parse(values::folder)?,
+        None => values::default_data_dir(network, env).map_err(ConfigError)?,
+    };
     let memory_mb =
         layers.one("memory").map_or(Ok(values::DEFAULT_MEMORY_MB), |given| given.parse(values::memory_mb))?;
-    let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
-    Ok(Config { network, connect, min_chain_work, data_dir, services, memory_mb, log })
+    Ok(Folder { network, data_dir, memory_mb })
 }
 
 impl Given {

@@ -213,3 +213,35 @@ proptest::proptest! {
         proptest::prop_assert!(result.map_or_else(|error| !error.to_string().is_empty(), |_| true));
     }
 }
+
+#[test]
+fn commands_that_look_at_a_folder_need_no_peer() {
+    let folder = Folder { network: Network::Signet, data_dir: "/data".into(), memory_mb: 512 };
+    let args = ["--network", "signet", "--data-dir", "/data", "--memory", "512"];
+    let asked = |verb: &'static str| run(&[&[verb], &args[..]].concat(), &[], "").unwrap();
+    assert_eq!(asked("info"), Command::Info(folder.clone()));
+    assert_eq!(asked("check"), Command::Check(folder.clone()));
+    // After the settings it means the same, and these may stand anywhere.
+    assert_eq!(run(&[&args[..], &["info"]].concat(), &[], "").unwrap(), Command::Info(folder.clone()));
+    let env = [("PEERDEX_NETWORK", "signet"), ("PEERDEX_DATA_DIR", "/data"), ("PEERDEX_MEMORY", "512")];
+    assert_eq!(run(&["info"], &env, "").unwrap(), Command::Info(folder));
+
+    assert!(matches!(run(&["run", "--connect", "a"], &[("HOME", "/")], ""), Ok(Command::Run(_))));
+    assert!(error(&["run"], &[("HOME", "/")], "").contains("--connect HOST:PORT"));
+    let unknown = error(&["repair"], &[], "");
+    assert!(unknown.contains("repair") && unknown.contains("run, info, check"), "{unknown}");
+}
+
+#[test]
+fn disk_space_is_ignored_when_told_so_anywhere() {
+    let home = ("HOME", "/home/alice");
+    let peer = ["--connect", "a"];
+    assert!(!config(&peer, &[home], "").ignore_disk_space);
+    assert!(config(&[peer[0], peer[1], "--ignore-disk-space"], &[home], "").ignore_disk_space);
+    assert!(config(&peer, &[home, ("PEERDEX_IGNORE_DISK_SPACE", "true")], "").ignore_disk_space);
+    let file = [home, ("PEERDEX_CONFIG", "p.toml")];
+    assert!(config(&peer, &file, "ignore-disk-space = true").ignore_disk_space);
+    assert!(!config(&peer, &file, "ignore-disk-space = 'false'").ignore_disk_space);
+    let wrong = error(&peer, &[home, ("PEERDEX_IGNORE_DISK_SPACE", "maybe")], "");
+    assert!(wrong.contains("PEERDEX_IGNORE_DISK_SPACE") && wrong.contains("true nor false"), "{wrong}");
+}

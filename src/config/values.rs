@@ -110,6 +110,10 @@ pub(super) fn memory_mb(text: &str) -> Result<u32, String> {
     memory.ok_or_else(|| "is no number of megabytes, 256 or more".into())
 }
 
+pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "is neither true nor false".into())
+}
+
 pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("is empty: give a folder".into()) } else { Ok(PathBuf::from(text)) }
 }

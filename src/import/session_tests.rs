@@ -107,7 +107,11 @@ impl World {
                 });
             }
             Command::MarkInvalid(_) => {}
-            Command::Repair(_) | Command::PutHeaders(_) | Command::Commit | Command::HeadersComplete => {
+            Command::Repair(_)
+            | Command::Resume
+            | Command::PutHeaders(_)
+            | Command::Commit
+            | Command::HeadersComplete => {
                 panic!("not from here")
             }
         }

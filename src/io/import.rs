@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::import_files::{self, BlockFile, Reader};
 use super::operator::Operator;
 use super::threads::{self, CheckJob, ThreadEvent};
+use super::writer::{self, OnFull};
 use crate::config::Import;
 use crate::headers::HeaderTree;
 use crate::import::{Collector, MAX_RECORDS, Meter, Ordered, Output, Place, Report, Session, Tally, Ticket};
@@ -180,7 +181,8 @@ impl Importer {
         let (connected, stored) = (chain.tip()?, chain.store().stored_blocks());
         let (events, mut threads) = mpsc::unbounded_channel();
         let (commands, queue) = std_mpsc::channel();
-        let writer = threads::start_chain(chain, queue, events.clone()).context("cannot start threads")?;
+        let writer =
+            writer::start(chain, queue, events.clone(), OnFull::Fail).context("cannot start threads")?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let checks = threads::start_checkers(cores, &params, &events).context("cannot start threads")?;
         drop(events);
@@ -218,7 +220,7 @@ impl Importer {
                     ThreadEvent::Input(Input::Chain(Event::Chain(event))) => session.handle_chain_event(event),
                     // Durable, or nothing of ours.
                     ThreadEvent::Input(_) => {}
-                    ThreadEvent::Full(failure) | ThreadEvent::Fatal(failure) => bail!("{failure}"),
+                    ThreadEvent::Fatal(failure) => bail!("{failure}"),
                 },
                 Some((ticket, place, result)) = reads.recv() => session.handle_read(ticket, place, result),
                 _ = look.tick() => {
@@ -295,7 +297,7 @@ async fn keep_headers(
             match threads.recv().await {
                 Some(ThreadEvent::Input(Input::Chain(Event::Committed(_)))) => break,
                 Some(ThreadEvent::Input(_)) => {}
-                Some(ThreadEvent::Full(failure) | ThreadEvent::Fatal(failure)) => bail!("{failure}"),
+                Some(ThreadEvent::Fatal(failure)) => bail!("{failure}"),
                 None => bail!("the writer of the chain failed"),
             }
         }
@@ -335,7 +337,7 @@ fn report_block(report: &Report, files: &[BlockFile]) {
 /// What the writer said last.
 fn failure_in(threads: &mut mpsc::UnboundedReceiver<ThreadEvent>) -> anyhow::Error {
     while let Ok(event) = threads.try_recv() {
-        if let ThreadEvent::Fatal(failure) | ThreadEvent::Full(failure) = event {
+        if let ThreadEvent::Fatal(failure) = event {
             return anyhow!("{failure}");
         }
     }

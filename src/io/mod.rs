@@ -1,7 +1,7 @@
 //! THE WORLD: the one folder with sockets, threads, clocks and tasks.
 //!
 //! `dialer` is the only code that connects or resolves; `connection` keeps one Bitcoin peer; `threads` check
-//! blocks and write the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
+//! blocks, `writer` writes the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
 //! pure `node`; `import` reads Bitcoin Core's files (`import_files`) before that; `operator` and `log` say what
 //! happens.
 
@@ -15,6 +15,7 @@ mod operator;
 mod runtime;
 mod threads;
 mod wallets;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64};
@@ -28,12 +29,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::care;
 use crate::config::{Config, Import};
 use crate::electrum::Server;
 use crate::node::Node;
 use crate::node::chain::Chain;
 use crate::query::{SyncState, View};
 use crate::validate::Params;
+use writer::OnFull;
 
 /// Peer events that wait for the node; each may be a block, so this bounds memory.
 const PEER_EVENTS: usize = 16;
@@ -41,6 +44,9 @@ const PEER_EVENTS: usize = 16;
 const BROADCASTS: usize = 64;
 /// How long the writer may take to commit what it has when we stop.
 const STOP_WITHIN: Duration = Duration::from_secs(8);
+
+/// What the rows of a block of mainnet's size take in memory.
+const DELTA_BYTES: usize = 640 * 1024;
 
 /// How the memory that the operator grants is shared out.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +68,7 @@ impl Budget {
             bulk_memory_bytes: self.total_bytes / 2,
             base_cache_bytes: self.total_bytes / 8,
             tip_cache_bytes: self.total_bytes / 32,
+            merge_batch: (self.total_bytes / 8 / DELTA_BYTES).clamp(50, 200),
             ..Options::new(network)
         }
     }
@@ -133,7 +140,9 @@ fn open(config: &Config) -> anyhow::Result<Chain> {
         data_dir = %config.data_dir.display(),
         "peerdex"
     );
+    care::ensure_space(config, None)?;
     let store = Store::open(&config.data_dir, Budget::of(config.memory_mb).store(config.network))?;
+    care::ensure_space(config, Some(&store))?;
     Ok(Chain::new(store, Arc::new(Params::of(config.network)))?)
 }
 
@@ -178,7 +187,8 @@ async fn serve_chain(
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let checks = threads::start_checkers(cores, &params, &thread_events).context("cannot start threads")?;
     let (commands, command_queue) = std_mpsc::channel();
-    let writer = threads::start_chain(chain, command_queue, thread_events).context("cannot start threads")?;
+    let writer =
+        writer::start(chain, command_queue, thread_events, OnFull::Wait).context("cannot start threads")?;
 
     let runtime = runtime::Runtime {
         clock,

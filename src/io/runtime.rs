@@ -58,8 +58,6 @@ impl Runtime {
                 () = self.stop.cancelled() => return Ok(()),
                 Some(event) = self.threads.recv() => match event {
                     ThreadEvent::Input(input) => self.node.handle(self.clock.now(), input),
-                    // Wallets are still served.
-                    ThreadEvent::Full(_) => {}
                     ThreadEvent::Fatal(failure) => anyhow::bail!("{failure}"),
                 },
                 () = sleep_until(timer) => self.timeout(),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, OutPoint};
 use bytes::Bytes;
-use chainstore::{Coin, Commit, Height, MergeJob, MergeResult, NewBlock, Snapshot, Store, Tip};
+use chainstore::{Coin, Commit, Height, MergeJob, MergeResult, NewBlock, Snapshot, Stopped, Store, Tip};
 
 use crate::blocks::ChainEvent;
 use crate::headers::HeaderTree;
@@ -38,6 +38,8 @@ pub enum Command {
     Commit,
     /// The headers are all that anybody has: a bulk sync sees where it ends.
     HeadersComplete,
+    /// The answer to [`Event::Restored`]: what comes from now on knows of it. Blocks before this are void.
+    Resume,
 }
 
 /// What became of a command.
@@ -47,6 +49,37 @@ pub enum Event {
     Chain(ChainEvent),
     /// Everything up to here is durable; wallets may see it.
     Committed(Commit),
+    /// The store was opened again after the disk was full: what was not committed is lost, and whatever was on its
+    /// way to the writer.
+    Restored(Restored),
+}
+
+/// Where the chain stands after the disk was full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Where the writer stands: in a bulk sync beyond what readers see.
+    pub tip: Tip,
+    /// The blocks that are kept and not connected.
+    pub stored: Vec<Tip>,
+}
+
+/// A chain that met a full disk.
+#[derive(Debug)]
+pub struct StoppedChain {
+    stopped: Stopped,
+    params: Arc<Params>,
+}
+
+impl StoppedChain {
+    /// Opens it again as far as it was committed. With the error comes what to try again with.
+    pub fn open(self) -> Result<Chain, (Self, chainstore::Error)> {
+        let Self { stopped, params } = self;
+        match stopped.open() {
+            // Headers may have been staged again.
+            Ok(store) => Ok(Chain { store, params, staged_bytes: 0, staged: true }),
+            Err((stopped, error)) => Err((Self { stopped, params }, error)),
+        }
+    }
 }
 
 /// The store, and the rules by which a block may be connected to it.
@@ -137,6 +170,8 @@ impl Chain {
                 let moved = self.store.repair_block(block, repaired.raw())?;
                 Ok(vec![Event::Chain(ChainEvent::Repaired { block, moved })])
             }
+            // What was void before it was not executed.
+            Command::Resume => Ok(vec![]),
             Command::Commit => Ok(self.commit()?.into_iter().collect()),
             Command::HeadersComplete => {
                 self.store.set_headers_complete()?;
@@ -165,6 +200,21 @@ impl Chain {
     /// Whether blocks are indexed in bulk, unseen by wallets until that ends.
     pub fn is_bulk(&self) -> bool {
         self.store.is_bulk()
+    }
+
+    /// Takes it apart on a full disk: nothing is written any more, snapshots are read.
+    pub fn stop(self) -> StoppedChain {
+        StoppedChain { stopped: self.store.stop(), params: self.params }
+    }
+
+    /// Whether the disk has room again for what needed so many bytes; 0 where that is not known.
+    pub fn has_room(&self, needed: u64) -> bool {
+        self.store.has_room(needed)
+    }
+
+    /// Where it stands after it was opened again.
+    pub fn restored(&self) -> Result<Restored, chainstore::Error> {
+        Ok(Restored { tip: self.tip()?, stored: self.store.stored_blocks() })
     }
 
     /// The last thing before the end.

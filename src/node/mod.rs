@@ -21,7 +21,7 @@ use chainstore::{Damaged, Height, Snapshot, Tip};
 
 use broadcast::Broadcasts;
 pub use broadcast::{BroadcastError, BroadcastId};
-use chain::{Chain, Command, Event};
+use chain::{Chain, Command, Event, Restored};
 use progress::Meter;
 pub use progress::Progress;
 
@@ -233,6 +233,7 @@ impl Node {
                 }
             }
             Input::Chain(Event::Committed(commit)) => self.committed(commit),
+            Input::Chain(Event::Restored(restored)) => self.restored(now, restored),
             Input::Broadcast { id, raw } => {
                 let result = self.broadcasts.send(&raw);
                 self.outputs.push_back(Output::Broadcast { id, result });
@@ -389,6 +390,15 @@ impl Node {
             }
             blocks::Output::Drop { peer, why } => self.outputs.push_back(Output::Drop(peer, why)),
         }
+    }
+
+    /// What the writer had of ours is lost: it goes on from where it stands, once it knows that we know.
+    fn restored(&mut self, now: Now, restored: Restored) {
+        self.staged = restored.tip;
+        // The store opened anew does not know either.
+        self.told_complete = false;
+        self.outputs.push_back(Output::Chain(Command::Resume));
+        self.blocks.handle_restored(now, restored.tip, restored.stored, self.headers.tree());
     }
 
     fn committed(&mut self, commit: chainstore::Commit) {

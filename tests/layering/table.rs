@@ -42,8 +42,10 @@ const fn pure(
     Layer { name, ours, store, others, purity: Purity::Pure }
 }
 
-const EVERYTHING: &[&str] =
-    &["config", "time", "validate", "peer", "headers", "blocks", "query", "electrum", "node", "import", "io"];
+const EVERYTHING: &[&str] = &[
+    "config", "time", "validate", "peer", "headers", "blocks", "query", "electrum", "node", "import", "care",
+    "io",
+];
 
 /// In the order of the data. Errors, shared bytes, seeded randomness and hash tables are vocabulary.
 pub const LAYERS: &[Layer] = &[
@@ -83,6 +85,13 @@ pub const LAYERS: &[Layer] = &[
         others: &["clap", "serde", "toml", "anyhow", "thiserror", "tracing"],
         purity: Purity::World,
     },
+    Layer {
+        name: "care",
+        ours: &["config", "validate"],
+        store: Store::Everything,
+        others: &["anyhow"],
+        purity: Purity::World,
+    },
     Layer { name: "io", ours: EVERYTHING, store: Store::Everything, others: &["*"], purity: Purity::World },
     Layer { name: "lib", ours: EVERYTHING, store: Store::Nothing, others: &[], purity: Purity::Pure },
     Layer { name: "main", ours: EVERYTHING, store: Store::Nothing, others: &["*"], purity: Purity::World },
@@ -92,7 +101,7 @@ pub const CHAINSTORE: Layer = Layer {
     name: "chainstore",
     ours: &[],
     store: Store::Everything,
-    others: &["redb", "crc32c", "thiserror", "hashbrown"],
+    others: &["redb", "crc32c", "thiserror", "hashbrown", "rustix"],
     purity: Purity::Disk,
 };
 

@@ -42,7 +42,10 @@ fn main() -> ExitCode {
     let service = own.iter().skip_while(|arg| *arg != "--service").nth(1);
     let service = service.map_or(SERVICE, String::as_str).to_string();
     let mut arguments: Vec<String> = vec!["peerdex".into()];
-    arguments.extend(["--network", "mainnet", "--min-chain-work", "0", "--connect"].map(String::from));
+    arguments.extend(
+        ["--network", "mainnet", "--min-chain-work", "0", "--ignore-disk-space", "--connect"]
+            .map(String::from),
+    );
     arguments.extend([peer.address().to_string(), "--data-dir".into(), folder.path().display().to_string()]);
     if !own.iter().any(|argument| argument == "--service") {
         arguments.extend(["--service".into(), SERVICE.into()]);
@@ -74,6 +77,7 @@ fn run(arguments: Vec<String>) -> ExitCode {
         Ok(Command::Run(config)) => io::run(&config).map_err(|error| format!("{error:#}")),
         Ok(Command::Import(..)) => Err("the demo imports nothing".into()),
         Ok(Command::Print(text)) => Err(text),
+        Ok(Command::Info(_) | Command::Check(_)) => Err("the demo only runs".into()),
         Err(error) => Err(error.to_string()),
     };
     outcome.map_or_else(

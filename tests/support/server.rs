@@ -31,6 +31,20 @@ pub fn command(program: &str) -> Command {
     command
 }
 
+/// Whether this machine lets us mount a file system for one process.
+pub fn can_mount() -> bool {
+    let tried = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]).output();
+    tried.is_ok_and(|output| output.status.success())
+}
+
+/// The program in a mount namespace of its own, where `folder` is a small file system in memory.
+fn on_small_disk(program: &str, folder: &Path, megabytes: u32) -> Command {
+    const MOUNT: &str = "mount -t tmpfs -o size=$1m tmpfs \"$2\" && shift 2 && exec \"$@\"";
+    let mut command = command("unshare");
+    command.args(["-rm", "sh", "-c", MOUNT, "sh", &megabytes.to_string()]).arg(folder).arg(program);
+    command
+}
+
 /// How to start it. What is not said here are its defaults.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -39,12 +53,24 @@ pub struct Options {
     pub network: &'static str,
     pub connect: Vec<SocketAddr>,
     pub min_chain_work: Option<&'static str>,
+    /// Recorded chains are shorter than their network's forecast.
+    pub ignore_disk_space: bool,
+    /// Megabytes of a file system of its own, which the folder is on; it ends with the server.
+    pub disk_mb: Option<u32>,
     pub extra: Vec<String>,
 }
 
 impl Options {
     pub fn new(program: &'static str, network: &'static str) -> Self {
-        Self { program, network, connect: Vec::new(), min_chain_work: Some("0"), extra: Vec::new() }
+        Self {
+            program,
+            network,
+            connect: Vec::new(),
+            min_chain_work: Some("0"),
+            ignore_disk_space: true,
+            disk_mb: None,
+            extra: Vec::new(),
+        }
     }
 
     pub fn connect(mut self, peer: SocketAddr) -> Self {
@@ -60,9 +86,15 @@ impl Options {
     /// Starts it on a folder that was used before.
     pub fn start_in(&self, folder: TempDir) -> Server {
         let electrum = free_address();
-        let mut command = command(self.program);
+        let mut command = match self.disk_mb {
+            Some(megabytes) => on_small_disk(self.program, folder.path(), megabytes),
+            None => command(self.program),
+        };
         command.args(["--network", self.network]).arg("--data-dir").arg(folder.path());
         command.args(["--service", &format!("tcp://{electrum}")]);
+        if self.ignore_disk_space {
+            command.arg("--ignore-disk-space");
+        }
         for peer in &self.connect {
             command.args(["--connect", &peer.to_string()]);
         }
@@ -96,6 +128,12 @@ impl Server {
     /// The folder of blocks and index.
     pub fn folder(&self) -> &Path {
         self.folder.as_ref().expect("it is kept until the server ends").path()
+    }
+
+    /// The folder as the server sees it, also when that is on a file system of its own.
+    pub fn folder_inside(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        root.join(self.folder().strip_prefix("/").expect("an absolute path"))
     }
 
     /// A client that speaks 1.4, once the server listens.
@@ -204,6 +242,12 @@ impl Server {
     /// The folder of one that has ended.
     pub fn take_folder(&mut self) -> TempDir {
         self.folder.take().expect("it is kept until the server ends")
+    }
+
+    /// Waits until it ended by itself with exit code 1, and returns the line that holds all these words.
+    pub fn wait_for_end_with_log(&mut self, words: &[&str]) -> String {
+        assert_eq!(self.wait_for_end(START).code(), Some(1), "{}", self.log());
+        super::wait_for(&format!("a line with {words:?}"), START, || self.log_line(words))
     }
 
     /// Waits until it ended by itself or by a signal.

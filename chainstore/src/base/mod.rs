@@ -25,10 +25,11 @@ pub(crate) use self::part::{
     script_shape, tx_shape,
 };
 pub(crate) use self::rewrite::{Old, Plan, Valid, rewrite};
+pub(crate) use self::rows::decode_coin;
 pub(crate) use self::rows::{
     COIN_KEY, CoinContent, CoinKey, SCRIPT_KEY, TX_KEY, TxKey, coin_content, coin_key, cut, tx_key,
 };
-use self::rows::{coin_place, decode_coin, tx_number};
+use self::rows::{coin_place, tx_number};
 pub(crate) use self::undone::Undone;
 use crate::codec::{DecodeError, Reader};
 use crate::delta::{CoinValue, Delta, TxPrefix};
@@ -89,17 +90,23 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Opens the parts of a list; `cache_bytes` for all of them together.
+    /// Opens the parts of a list, but for those that `kept` has open; `cache_bytes` for all of them together.
     pub(crate) fn open(
         disk: &dyn Disk,
         list: &PartList,
         undone: Undone,
         cache_bytes: usize,
         prefix_len: u8,
+        kept: Option<&Self>,
     ) -> Result<Self, Error> {
         let each = part_cache(cache_bytes, list.parts.len());
+        let open = |file: u32| kept?.parts.iter().find(|placed| placed.part.file == file);
         let place = |info: &PartInfo| -> Result<Placed, Error> {
-            Ok(Placed { info: *info, part: Part::open(disk, info.file, each)? })
+            let part = match open(info.file) {
+                Some(placed) => placed.part.clone(),
+                None => Part::open(disk, info.file, each)?,
+            };
+            Ok(Placed { info: *info, part })
         };
         let mut parts: Vec<Placed> = list.parts.iter().map(place).collect::<Result<_, _>>()?;
         parts.sort_unstable_by_key(|placed| (placed.info.table, placed.info.range.first()));
@@ -156,6 +163,12 @@ impl Base {
             placed.info.reach = Reach { blocks: height, txs: first_tx };
             placed.info.cut.get_or_insert(number);
         }
+    }
+
+    /// Says that all parts go elsewhere than they do.
+    #[cfg(test)]
+    pub(crate) fn pretend(&mut self, reach: Reach) {
+        self.parts.iter_mut().for_each(|placed| placed.info.reach = reach);
     }
 
     /// Forgets what was undone, when no part needs it.
@@ -245,30 +258,39 @@ impl Base {
         Ok(numbers)
     }
 
-    /// All entries in order, for tests that compare two stores. The base must be level.
-    #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn dump(&self, out: &mut Vec<String>) -> Result<(), Error> {
-        for placed in &self.parts {
-            let mut old = Old::new(placed);
-            match placed.info.table {
-                Table::Scripts => old.walk(script_shape(placed.info.bits), |key, content| {
-                    let group = Group::decode(content).map_err(|fault| placed.part.fault(fault))?;
-                    out.push(format!("script {key:02x?} {group:?}"));
-                    Ok(())
-                })?,
-                Table::Coins => old.walk(coin_shape(placed.info.bits), |key, content| {
-                    out.push(format!("coin {key:02x?} {content:02x?}"));
-                    Ok(())
-                })?,
-                Table::Txs => old.walk(tx_shape(placed.info.bits), |key, _| {
-                    out.push(format!("tx {key:02x?}"));
-                    Ok(())
-                })?,
+    /// Shows each entry of a table in order: its key and its content. The base must be level.
+    pub(crate) fn walk(&self, table: Table, each: &mut EachEntry<'_>) -> Result<(), Error> {
+        for placed in self.parts.iter().filter(|placed| placed.info.table == table) {
+            let (mut old, bits) = (Old::new(placed), placed.info.bits);
+            match table {
+                Table::Scripts => old.walk(script_shape(bits), |key, content| each(&key, content))?,
+                Table::Coins => old.walk(coin_shape(bits), |key, content| each(&key, content))?,
+                Table::Txs => old.walk(tx_shape(bits), |key, content| each(&key, content))?,
             }
         }
         Ok(())
     }
+
+    /// All entries in order, for tests that compare two stores.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn dump(&self, out: &mut Vec<String>) -> Result<(), Error> {
+        self.walk(Table::Scripts, &mut |key, content| {
+            let group = Group::decode(content).map_err(|fault| Error::corrupt(DIR, fault.to_string()))?;
+            out.push(format!("script {key:02x?} {group:?}"));
+            Ok(())
+        })?;
+        for table in [Table::Coins, Table::Txs] {
+            self.walk(table, &mut |key, content| {
+                out.push(format!("{table:?} {key:02x?} {content:02x?}"));
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
 }
+
+/// Who is shown the entries of a table: key and content of each.
+pub(crate) type EachEntry<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
 
 /// What one part may cache.
 pub(crate) fn part_cache(cache_bytes: usize, parts: usize) -> usize {

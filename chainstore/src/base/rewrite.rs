@@ -79,7 +79,6 @@ impl<'a> Old<'a> {
     }
 
     /// All entries.
-    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn walk<const N: usize>(
         &mut self,
         shape: Shape<N>,

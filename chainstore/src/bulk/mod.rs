@@ -20,7 +20,7 @@ use bitcoin::{BlockHash, OutPoint};
 
 use self::coins::Coins;
 use self::rows::{CoinKey, CoinRow, HistoryRow, MAX_OUTPUTS, NewCoin, TxRow};
-use self::run::{Kind, RunInfo, write_sorted};
+use self::run::write_sorted;
 use crate::base::BaseMark;
 use crate::delta::{Delta, tx_prefix};
 use crate::disk::Disk;
@@ -33,7 +33,7 @@ use crate::view::View;
 
 pub(crate) use self::coins::Secret;
 pub(crate) use self::load::{Load, load};
-pub(crate) use self::run::DIR;
+pub(crate) use self::run::{DIR, Kind, RunInfo};
 pub(crate) use self::state::BulkState;
 
 /// Array records that wait for their file, in bytes of txids.
@@ -111,6 +111,10 @@ impl Bulk {
     pub(crate) fn tip(&self) -> Option<Tip> {
         let height = Height(self.mark.blocks.checked_sub(1)?);
         Some(Tip { height, hash: self.mark.hash })
+    }
+
+    pub(crate) fn tx_ends(&self) -> &[u32] {
+        &self.tx_ends
     }
 
     /// Its state and its counts of transactions; all else, which takes memory, goes.

@@ -2,7 +2,9 @@
 
 mod bulk;
 pub(crate) mod chain;
+mod check;
 mod crash;
 mod format;
+mod full;
 mod model;
 mod refused;
