@@ -283,50 +283,60 @@ impl<'a> Exact<'a> {
         }
     }
 
-    /// Says where `found` is not what is wanted.
+    /// Says where `found` is not what is wanted, of each kind of damage the first few.
     fn tell(&self, found: &Self, view: &View, report: &mut Report) {
         let tx = |number: &TxNum| {
             let txid = view.txid(*number).ok().flatten().map_or_else(String::new, |txid| format!(" {txid}"));
             let height = view.height_of(*number).map_or_else(String::new, |at| format!(" at height {at}"));
             format!("transaction {}{txid}{height}", number.0)
         };
-        for (key, number) in self.history.difference(&found.history) {
-            report.add(FILE, format!("{}: its history misses {}", script(key), tx(number)));
-        }
-        for (key, number) in found.history.difference(&self.history) {
-            report.add(FILE, format!("{}: its history has {} too much", script(key), tx(number)));
-        }
-        for (key, number, vout, value) in self.unspent.difference(&found.unspent) {
-            let what = format!("{}: misses unspent output {vout} of {}", script(key), tx(number));
-            report.add(FILE, format!("{what}, {value} satoshi"));
-        }
-        for (key, number, vout, value) in found.unspent.difference(&self.unspent) {
-            let what = format!("{}: has output {vout} of {}", script(key), tx(number));
-            report.add(FILE, format!("{what}, {value} satoshi, which is not unspent"));
-        }
-        for (place @ (number, vout, _), coin) in &self.coins {
-            match found.coins.get(place) {
-                None => report.add(FILE, format!("the coin of output {vout} of {} is missing", tx(number))),
-                Some(other) if other != coin => {
-                    let what = format!("the coin of output {vout} of {} is {other:?}", tx(number));
-                    report.add(FILE, format!("{what}, not {coin:?} (satoshi, class, script)"));
-                }
-                Some(_) => {}
-            }
-        }
-        for (number, vout, _) in found.coins.keys().filter(|place| !self.coins.contains_key(*place)) {
-            report.add(
-                FILE,
-                format!("there is a coin of output {vout} of {}, which is not unspent", tx(number)),
-            );
-        }
-        for (_, number) in self.txs.difference(&found.txs) {
-            report.add(FILE, format!("{} is not found by its id", tx(number)));
-        }
-        for (prefix, number) in found.txs.difference(&self.txs) {
-            report.add(FILE, format!("{} is found by an id that begins with {prefix:02x?}", tx(number)));
-        }
+        let missing = self.history.difference(&found.history);
+        add_some(report, missing.map(|(key, n)| format!("{}: its history misses {}", script(key), tx(n))));
+        let extra = found.history.difference(&self.history);
+        add_some(
+            report,
+            extra.map(|(key, n)| format!("{}: its history has {} too much", script(key), tx(n))),
+        );
+        let missing = self.unspent.difference(&found.unspent).map(|(key, n, vout, value)| {
+            format!("{}: misses unspent output {vout} of {}, {value} satoshi", script(key), tx(n))
+        });
+        add_some(report, missing);
+        let extra = found.unspent.difference(&self.unspent).map(|(key, n, vout, value)| {
+            let place = format!("{}: has output {vout} of {}", script(key), tx(n));
+            format!("{place}, {value} satoshi, which is not unspent")
+        });
+        add_some(report, extra);
+        let missing = self.coins.keys().filter(|place| !found.coins.contains_key(*place));
+        add_some(
+            report,
+            missing.map(|(n, vout, _)| format!("the coin of output {vout} of {} is missing", tx(n))),
+        );
+        let other = self.coins.iter().filter_map(|(place @ (n, vout, _), coin)| {
+            let other = found.coins.get(place).filter(|other| *other != coin)?;
+            let place = format!("the coin of output {vout} of {}", tx(n));
+            Some(format!("{place} is {other:?}, not {coin:?} (satoshi, class, script)"))
+        });
+        add_some(report, other);
+        let extra =
+            found.coins.keys().filter(|place| !self.coins.contains_key(*place)).map(|(n, vout, _)| {
+                format!("there is a coin of output {vout} of {}, which is not unspent", tx(n))
+            });
+        add_some(report, extra);
+        let missing = self.txs.difference(&found.txs);
+        add_some(report, missing.map(|(_, n)| format!("{} is not found by its id", tx(n))));
+        let extra = found
+            .txs
+            .difference(&self.txs)
+            .map(|(prefix, n)| format!("{} is found by an id that begins with {prefix:02x?}", tx(n)));
+        add_some(report, extra);
     }
+}
+
+/// Tells some of one kind, and counts the others.
+fn add_some(report: &mut Report, mut problems: impl Iterator<Item = String>) {
+    const SOME: usize = 5;
+    problems.by_ref().take(SOME).for_each(|what| report.add(FILE, what));
+    report.more += problems.count() as u64;
 }
 
 /// The start of a script's hash in the order in which wallets show it: its end.

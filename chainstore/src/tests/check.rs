@@ -129,22 +129,19 @@ fn rows_that_the_base_misses_or_has_too_much_are_named() {
     let base = store.view.base;
     let top = Height(base.blocks - 1);
     let report = check(&mut store, 1 << 30);
-    let first_tx = store.view.txs_of(top).unwrap().start;
-    let first = format!("transaction {} ", first_tx);
     let height = format!("at height {top}");
-    assert_found(&report, "base", &["its history misses", &first, &height]);
+    assert_found(&report, "base", &["its history misses", "transaction ", &height]);
     assert_found(&report, "base", &["misses unspent output", &height]);
     assert_found(&report, "base", &["the coin of output", &height, "is missing"]);
-    assert_found(&report, "base", &[&first, "is not found by its id"]);
+    assert_found(&report, "base", &[&height, "is not found by its id"]);
 
     // With the rows of blocks that are not in it.
     let mut store = with_base_of(0);
     let report = check(&mut store, 1 << 30);
-    let first = format!("transaction {} ", base.txs);
     assert_found(&report, "base", &["its history has", "too much"]);
     assert_found(&report, "base", &["which is not unspent"]);
     assert_found(&report, "base", &["there is a coin of output"]);
-    assert_found(&report, "base", &[&first, "is found by an id that begins with"]);
+    assert_found(&report, "base", &["is found by an id that begins with"]);
 }
 
 #[test]
