@@ -1,4 +1,4 @@
-//! What the forge, the sync bench and the query bench share.
+//! What the forge and the benches share.
 //!
 //! Nothing of peerdex's own code: it is measured from outside, and its answers are compared with what the forge
 //! knows by itself.
@@ -7,4 +7,5 @@ pub mod forge;
 pub mod load;
 pub mod size;
 pub mod sync;
+pub mod tip;
 pub mod truth;
