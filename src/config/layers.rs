@@ -62,6 +62,9 @@ struct Arguments {
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// For tests, on regtest only: the store's limits are so low that a chain of some megabytes meets them often
+    #[arg(long, hide = true)]
+    miniature: bool,
 }
 
 /// One value and where it stood.
@@ -133,9 +136,18 @@ impl Layers {
     }
 
     fn from_arguments(arguments: Arguments) -> Self {
-        let Arguments { network, connect, min_chain_work, data_dir, service, memory, config: _, log } =
-            arguments;
-        let given: [(&'static str, Vec<String>); 7] = [
+        let Arguments {
+            network,
+            connect,
+            min_chain_work,
+            data_dir,
+            service,
+            memory,
+            config: _,
+            log,
+            miniature,
+        } = arguments;
+        let given: [(&'static str, Vec<String>); 8] = [
             ("network", network.into_iter().collect()),
             ("connect", connect),
             ("min-chain-work", min_chain_work.into_iter().collect()),
@@ -143,6 +155,7 @@ impl Layers {
             ("service", service),
             ("memory", memory.into_iter().collect()),
             ("log", log.into_iter().collect()),
+            ("miniature", miniature.then(String::new).into_iter().collect()),
         ];
         let mut layer = Self::default();
         for (name, values) in given {

@@ -62,6 +62,19 @@ impl Budget {
             ..Options::new(network)
         }
     }
+
+    /// For tests: what takes gigabytes of blocks to happen happens within megabytes.
+    fn miniature(&self, network: bitcoin::Network) -> Options {
+        Options {
+            keep_deltas: 20,
+            merge_batch: 10,
+            segment_bytes: 4 << 20,
+            bulk_memory_bytes: 2 << 20,
+            base_cache_bytes: 1 << 20,
+            tip_cache_bytes: 1 << 20,
+            ..self.store(network)
+        }
+    }
 }
 
 /// Runs the server until SIGINT or SIGTERM.
@@ -100,7 +113,8 @@ pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<(
         "peerdex"
     );
     let budget = Budget::of(config.memory_mb);
-    let store = Store::open(&config.data_dir, budget.store(config.network))?;
+    let options = if config.miniature { Budget::miniature } else { Budget::store };
+    let store = Store::open(&config.data_dir, options(&budget, config.network))?;
     let chain = Chain::new(store, params.clone())?;
     let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
     let node = Node::restore(clock.now(), &chain, min_chain_work, budget.block_bytes, fastrand::u64(..))?;

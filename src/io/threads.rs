@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bitcoin::BlockHash;
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::node::Input;
 use crate::node::chain::{Chain, Command, Event};
@@ -106,11 +106,23 @@ impl Writer {
     fn write(&mut self) -> Result<(), chainstore::Error> {
         let mut committed_at = Instant::now();
         let mut flushed_at = Instant::now();
+        if self.chain.is_bulk() {
+            info!("indexing in bulk goes on where it was cut off");
+        }
         loop {
             let wait = COMMIT_EVERY.saturating_sub(committed_at.elapsed());
             match self.commands.recv_timeout(wait) {
                 Ok(command) => {
                     let was_bulk = self.chain.is_bulk();
+                    match &command {
+                        Command::Connect(_) | Command::HeadersComplete if self.chain.ends_bulk(&command) => {
+                            info!("the bulk ends: writing the index");
+                        }
+                        Command::Switch { fork, connect } => {
+                            info!(fork = fork.height.0, blocks = connect.len(), "going over to another branch");
+                        }
+                        _ => {}
+                    }
                     for event in self.chain.execute(command)? {
                         self.tell(event);
                     }
@@ -134,7 +146,12 @@ impl Writer {
                 self.chain.flush()?;
                 flushed_at = Instant::now();
             }
-            self.chain.merge_if_due()?;
+            if self.chain.merge_is_due() {
+                debug!("merging old deltas into the base");
+            }
+            if self.chain.merge_if_due()? {
+                debug!("merged");
+            }
         }
     }
 

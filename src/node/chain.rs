@@ -150,9 +150,23 @@ impl Chain {
         self.store.close()
     }
 
-    /// Moves old deltas into the base when enough of them have gathered; `true` where there was work.
+    /// Whether this command makes a bulk end, which takes long.
+    pub fn ends_bulk(&self, command: &Command) -> bool {
+        match command {
+            Command::HeadersComplete => self.store.bulk_is_due_to_end(true),
+            Command::Connect(_) => self.store.bulk_is_due_to_end(false),
+            _ => false,
+        }
+    }
+
+    /// Whether enough old deltas have gathered to move them into the base.
+    pub fn merge_is_due(&self) -> bool {
+        !self.staged && self.store.merge_due()
+    }
+
+    /// Moves them; `true` where there was work.
     pub fn merge_if_due(&mut self) -> Result<bool, chainstore::Error> {
-        let due = !self.staged && self.store.merge_due();
+        let due = self.merge_is_due();
         if due {
             self.store.merge()?;
         }
