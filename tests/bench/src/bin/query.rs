@@ -64,6 +64,7 @@ fn main() -> anyhow::Result<ExitCode> {
             service: server,
             memory: None,
             log: None,
+            extra: &[],
         };
         process = Some(started.insert(Server::start(&program)?).process());
     }

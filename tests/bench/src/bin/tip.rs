@@ -68,6 +68,7 @@ fn main() -> anyhow::Result<ExitCode> {
         service,
         memory: arguments.memory,
         log: Some(log),
+        extra: &[],
     })?;
     let began = Instant::now();
     let height = server.synced_height(service, SYNC)?;

@@ -18,10 +18,13 @@ pub struct Program {
     pub memory: Option<u64>,
     /// Where its lines are appended; nowhere if not given.
     pub log: Option<PathBuf>,
+    /// Further arguments.
+    pub extra: &'static [&'static str],
 }
 
 impl Program {
-    pub fn start(&self) -> anyhow::Result<Child> {
+    /// Without its standard output and error.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["--network", "regtest", "--min-chain-work", "0"]);
         command.args(["--connect", &self.peer.to_string()]).arg("--data-dir").arg(&self.data);
@@ -29,12 +32,18 @@ impl Program {
         if let Some(memory) = self.memory {
             command.args(["--memory", &memory.to_string()]);
         }
+        command.args(self.extra);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PEERDEX_") {
                 command.env_remove(name);
             }
         }
         command.stdin(Stdio::null());
+        command
+    }
+
+    pub fn start(&self) -> anyhow::Result<Child> {
+        let mut command = self.command();
         match &self.log {
             Some(path) => {
                 let log = File::options().create(true).append(true).open(path)?;

@@ -69,6 +69,7 @@ pub fn sync(program: &Path, source: SocketAddr, memory: Option<u64>, tip: &str) 
         service,
         memory,
         log: Some(log),
+        extra: &[],
     };
     let start = Instant::now();
     let child = starting.start()?;
