@@ -63,6 +63,7 @@ fn main() -> anyhow::Result<ExitCode> {
             peer: arguments.peer,
             service: server,
             memory: None,
+            limit: None,
             log: None,
             extra: &[],
         };

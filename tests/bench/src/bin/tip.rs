@@ -67,6 +67,7 @@ fn main() -> anyhow::Result<ExitCode> {
         peer: peer.address,
         service,
         memory: arguments.memory,
+        limit: None,
         log: Some(log),
         extra: &[],
     })?;

@@ -204,6 +204,7 @@ impl<'a> Harm<'a> {
             peer: self.peer.address,
             service: free_address()?,
             memory: None,
+            limit: None,
             log: None,
             extra: EXTRA,
         };

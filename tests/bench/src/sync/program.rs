@@ -16,6 +16,9 @@ pub struct Program {
     pub service: SocketAddr,
     /// `--memory`, in MB.
     pub memory: Option<u64>,
+    /// The most private writable memory that the system gives it, in bytes: heap and stacks, used or only reserved,
+    /// but no pages of files. More is refused, and then it ends.
+    pub limit: Option<u64>,
     /// Where its lines are appended; nowhere if not given.
     pub log: Option<PathBuf>,
     /// Further arguments.
@@ -25,7 +28,15 @@ pub struct Program {
 impl Program {
     /// Without its standard output and error.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match self.limit {
+            Some(limit) => {
+                // Sets the limit, and becomes the program.
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--data={limit}")).arg("--core=0").arg("--").arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         command.args(["--network", "regtest", "--min-chain-work", "0"]);
         command.args(["--connect", &self.peer.to_string()]).arg("--data-dir").arg(&self.data);
         command.args(["--service", &format!("tcp://{}", self.service)]);

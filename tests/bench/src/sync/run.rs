@@ -17,6 +17,15 @@ const TICK: Duration = Duration::from_millis(50);
 /// Longest wait for the end after SIGTERM.
 const STOP: Duration = Duration::from_secs(120);
 
+/// What the program is given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// `--memory`, in MB.
+    pub memory: Option<u64>,
+    /// As in [`Program`], in bytes.
+    pub limit: Option<u64>,
+}
+
 /// What was seen.
 #[derive(Debug)]
 pub struct Sync {
@@ -57,7 +66,7 @@ impl Running {
 }
 
 /// Syncs from `source` until `tip` is served, and stops.
-pub fn sync(program: &Path, source: SocketAddr, memory: Option<u64>, tip: &str) -> anyhow::Result<Sync> {
+pub fn sync(program: &Path, source: SocketAddr, settings: &Settings, tip: &str) -> anyhow::Result<Sync> {
     let folder = TempDir::new()?;
     let data = folder.path().join("data");
     let service = watch::free_address()?;
@@ -67,7 +76,8 @@ pub fn sync(program: &Path, source: SocketAddr, memory: Option<u64>, tip: &str) 
         data: data.clone(),
         peer: source,
         service,
-        memory,
+        memory: settings.memory,
+        limit: settings.limit,
         log: Some(log),
         extra: &[],
     };
