@@ -119,7 +119,11 @@ impl Writer {
                             info!("the bulk ends: writing the index");
                         }
                         Command::Switch { fork, connect } => {
-                            info!(fork = fork.height.0, blocks = connect.len(), "going over to another branch");
+                            info!(
+                                fork = fork.height.0,
+                                blocks = connect.len(),
+                                "going over to another branch"
+                            );
                         }
                         _ => {}
                     }

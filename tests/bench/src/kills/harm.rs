@@ -124,6 +124,8 @@ struct Harm<'a> {
     took: HashMap<Phase, f64>,
     /// From a block's announcement until the tip changed, in seconds.
     block_took: f64,
+    /// From a branch's announcement until it is gone over to, for each block.
+    fetch_took: f64,
     aim: Option<Aim>,
     /// Whether the last thing announced was a branch.
     reorging: bool,
@@ -137,7 +139,19 @@ impl<'a> Harm<'a> {
         let world = World::new(seed, 100 + rng.usize(BLOCKS), folder)?;
         let peer = Peer::start(world.chain.clone())?;
         let (data, log) = (folder.join("data"), folder.join("log"));
-        Ok(Self { plan, rng, world, peer, data, log, took, block_took: 0.05, aim: None, reorging: false })
+        Ok(Self {
+            plan,
+            rng,
+            world,
+            peer,
+            data,
+            log,
+            took,
+            block_took: 0.05,
+            fetch_took: 0.005,
+            aim: None,
+            reorging: false,
+        })
     }
 
     fn round(&mut self, outcome: &mut Outcome) -> anyhow::Result<()> {
@@ -187,7 +201,9 @@ impl<'a> Harm<'a> {
             }
         }
         self.branch(10)?;
+        let announced = Instant::now();
         ensure!(self.until(&mut server, Phase::Switching)?, "no reorg");
+        self.fetch_took = announced.elapsed().as_secs_f64() / 10.0;
         self.learn(&mut server, Phase::Switching)?;
         *self.took.entry(Phase::Switching).or_default() /= 10.0;
         self.reach(&mut server)?;
@@ -293,8 +309,7 @@ impl<'a> Harm<'a> {
     }
 
     fn catching_up(&mut self) -> anyhow::Result<Server> {
-        let mut server = self.start()?;
-        self.until(&mut server, Phase::CatchingUp)?;
+        let mut server = self.start_in(Phase::CatchingUp)?;
         self.some_of_phase(&mut server, Phase::CatchingUp)?;
         Ok(server)
     }
@@ -363,12 +378,15 @@ impl<'a> Harm<'a> {
         self.reach(&mut server)?;
         let depth = self.rng.choice(DEPTHS).unwrap_or(1).min(self.world.height() - 1);
         *deepest = depth.max(*deepest);
+        let announced = Instant::now();
         self.branch(depth)?;
-        let switching = self.took.get(&Phase::Switching).copied().unwrap_or(0.01) * depth as f64;
         if self.rng.bool() {
-            // Fetching takes about as long.
-            self.some_of(&mut server, switching * 2.0)?;
+            let fetching = self.fetch_took * depth as f64;
+            self.some_of(&mut server, fetching)?;
         } else if self.until(&mut server, Phase::Switching)? {
+            let took = server.seen.since.saturating_duration_since(announced).as_secs_f64();
+            self.fetch_took = self.fetch_took * 0.5 + took / depth as f64 * 0.5;
+            let switching = self.took.get(&Phase::Switching).copied().unwrap_or(0.01) * depth as f64;
             self.some_of(&mut server, switching)?;
         }
         Ok(server)
@@ -378,14 +396,15 @@ impl<'a> Harm<'a> {
     fn hit(&self, server: &Server) -> usize {
         match server.seen.phase {
             Phase::Opening => 0,
-            Phase::Bulk => 1,
-            Phase::BulkEnd => 2,
-            Phase::CatchingUp => 3,
-            Phase::Tip if server.tip.as_deref() == Some(self.tip().as_str()) => 5,
-            Phase::Tip if self.reorging => 7,
-            Phase::Tip => 4,
-            Phase::Merging => 6,
-            Phase::Switching => 8,
+            Phase::Started => 1,
+            Phase::Bulk => 2,
+            Phase::BulkEnd => 3,
+            Phase::CatchingUp => 4,
+            Phase::Tip if server.tip.as_deref() == Some(self.tip().as_str()) => 6,
+            Phase::Tip if self.reorging => 8,
+            Phase::Tip => 5,
+            Phase::Merging => 7,
+            Phase::Switching => 9,
         }
     }
 

@@ -17,10 +17,12 @@ use crate::sync::program::{Program, last_words};
 pub enum Phase {
     /// Until it has opened its store, which is when it recovers from a crash.
     Opening,
+    /// The store is open, and what comes next is not known yet.
+    Started,
     Bulk,
     /// The index is being written.
     BulkEnd,
-    /// Neither in bulk nor at the tip yet.
+    /// The newest blocks after a bulk, one by one.
     CatchingUp,
     Tip,
     Merging,
@@ -37,7 +39,7 @@ enum Turn {
 }
 
 const TURNS: [(&str, Turn); 10] = [
-    ("store opened", Turn::Begins(Phase::CatchingUp)),
+    ("store opened", Turn::Begins(Phase::Started)),
     ("indexing in bulk", Turn::Begins(Phase::Bulk)),
     ("writing the index", Turn::Begins(Phase::BulkEnd)),
     ("the index is written", Turn::Begins(Phase::CatchingUp)),

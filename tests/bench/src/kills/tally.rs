@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Where a kill hit, as it is told.
-pub const HITS: [&str; 9] = [
+pub const HITS: [&str; 10] = [
     "opening the store",
+    "store opened, not at the tip yet",
     "bulk: fetching and joining",
     "end of the bulk: the index being written",
-    "catching up, block by block",
+    "the newest blocks after a bulk, one by one",
     "at the tip: a block on its way",
     "at the tip: nothing on its way",
     "merge of deltas into the base",

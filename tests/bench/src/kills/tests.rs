@@ -68,7 +68,7 @@ fn phases_are_read_from_the_log() {
         seen.phase
     };
     assert_eq!(after("INFO peerdex version"), Phase::Opening);
-    assert_eq!(after("INFO store opened height=0 headers=0"), Phase::CatchingUp);
+    assert_eq!(after("INFO store opened height=0 headers=0"), Phase::Started);
     assert_eq!(after("INFO indexing in bulk: the index is written when that ends"), Phase::Bulk);
     assert_eq!(after("INFO the bulk ends: writing the index"), Phase::BulkEnd);
     assert_eq!(after("INFO the index is written"), Phase::CatchingUp);
