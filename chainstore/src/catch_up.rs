@@ -158,14 +158,16 @@ impl Store {
     pub(crate) fn end_bulk(&mut self) -> Result<(), Error> {
         self.flush()?;
         let Some(bulk) = self.bulk.take() else { return Ok(()) };
-        let ended = self.replace_base(&bulk);
+        let ended = self.replace_base(*bulk);
         ended.map_err(|error| self.kill(error))
     }
 
-    fn replace_base(&mut self, bulk: &Bulk) -> Result<(), Error> {
+    fn replace_base(&mut self, bulk: Bulk) -> Result<(), Error> {
         let (disk, options) = (self.disk.clone(), &self.options);
         let state = bulk.state().clone();
         let tx_ends = bulk.tx_ends().to_vec();
+        // All of it is in runs; what it takes is wanted for making the base.
+        drop(bulk);
         create_db_file(&*disk, base_rows::FILE, |db: &Database| {
             bulk::load(&disk, &self.files, &state, db, options.txid_prefix, options.bulk_memory_bytes)
         })?;

@@ -378,8 +378,8 @@ impl<'a> Harm<'a> {
         self.reach(&mut server)?;
         let depth = self.rng.choice(DEPTHS).unwrap_or(1).min(self.world.height() - 1);
         *deepest = depth.max(*deepest);
-        let announced = Instant::now();
         self.branch(depth)?;
+        let announced = Instant::now();
         if self.rng.bool() {
             let fetching = self.fetch_took * depth as f64;
             self.some_of(&mut server, fetching)?;
