@@ -104,12 +104,17 @@ impl Store {
         connected.map_err(|error| self.kill(error))
     }
 
+    /// Whether the newest blocks come next, so that the next block ends the bulk; or, where it is not yet known
+    /// that the headers are complete, that this would.
+    pub fn bulk_is_due_to_end(&self, headers_complete: bool) -> bool {
+        let near = self.blocks().saturating_add(self.keep_deltas()) >= self.staged.headers.len();
+        self.bulk.is_some() && (self.headers_complete || headers_complete) && near
+    }
+
     /// Ends the bulk if the newest blocks come next, or if the tip was reached.
     pub(crate) fn end_bulk_if_due(&mut self) -> Result<(), Error> {
-        let near = self.blocks().saturating_add(self.keep_deltas()) >= self.staged.headers.len();
-        let near = near && self.headers_complete;
         let is_ending = self.bulk.as_ref().is_some_and(|bulk| bulk.state().is_ending());
-        if is_ending || (self.bulk.is_some() && near) { self.end_bulk() } else { Ok(()) }
+        if is_ending || self.bulk_is_due_to_end(false) { self.end_bulk() } else { Ok(()) }
     }
 
     /// Makes what a bulk has so far durable; does nothing where there is none.
@@ -163,6 +168,7 @@ impl Store {
     }
 
     fn replace_base(&mut self, bulk: Bulk) -> Result<(), Error> {
+        // All of it is in runs; what it takes in memory is wanted for the parts.
         let (state, tx_ends) = bulk.end();
         let load = Load {
             disk: &self.disk,

@@ -66,6 +66,9 @@ struct Arguments {
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
+    /// For tests, on regtest only: the store's limits are so low that a chain of some megabytes meets them often
+    #[arg(long, hide = true, global = true)]
+    miniature: bool,
     #[command(subcommand)]
     command: Option<Subcommand>,
 }
@@ -160,9 +163,10 @@ impl Layers {
     }
 
     fn from_arguments(arguments: Arguments) -> Self {
-        let Arguments { network, connect, min_chain_work, data_dir, service, memory, log, .. } = arguments;
+        let Arguments { network, connect, min_chain_work, data_dir, service, memory, log, miniature, .. } =
+            arguments;
         let ignore_disk_space = arguments.ignore_disk_space.then(|| "true".to_string());
-        let given: [(&'static str, Vec<String>); 8] = [
+        let given: [(&'static str, Vec<String>); 9] = [
             ("network", network.into_iter().collect()),
             ("connect", connect),
             ("min-chain-work", min_chain_work.into_iter().collect()),
@@ -171,6 +175,7 @@ impl Layers {
             ("memory", memory.into_iter().collect()),
             ("ignore-disk-space", ignore_disk_space.into_iter().collect()),
             ("log", log.into_iter().collect()),
+            ("miniature", miniature.then(String::new).into_iter().collect()),
         ];
         let mut layer = Self::default();
         for (name, values) in given {

@@ -31,6 +31,8 @@ pub struct Config {
     /// Start although the disk cannot hold what comes.
     pub ignore_disk_space: bool,
     pub log: LogLevel,
+    /// The store's limits are a few thousandths of what they are, for tests that must meet them often.
+    pub miniature: bool,
 }
 
 /// A data folder, for the commands that look at one.
@@ -134,7 +136,21 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
     let ignore_disk_space =
         layers.one("ignore-disk-space").map_or(Ok(false), |given| given.parse(values::yes_or_no))?;
     let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
-    Ok(Config { network, connect, min_chain_work, data_dir, services, memory_mb, ignore_disk_space, log })
+    let miniature = layers.one("miniature").is_some();
+    if miniature && network != Network::Regtest {
+        return Err(ConfigError("--miniature: is for tests on regtest".into()));
+    }
+    Ok(Config {
+        network,
+        connect,
+        min_chain_work,
+        data_dir,
+        services,
+        memory_mb,
+        ignore_disk_space,
+        log,
+        miniature,
+    })
 }
 
 /// What all commands need.

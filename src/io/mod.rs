@@ -72,6 +72,20 @@ impl Budget {
             ..Options::new(network)
         }
     }
+
+    /// For tests: what takes gigabytes of blocks to happen happens within megabytes.
+    fn miniature(&self, network: bitcoin::Network) -> Options {
+        Options {
+            keep_deltas: 20,
+            merge_batch: 10,
+            part_bytes: 256 << 10,
+            segment_bytes: 4 << 20,
+            bulk_memory_bytes: 2 << 20,
+            base_cache_bytes: 1 << 20,
+            tip_cache_bytes: 1 << 20,
+            ..self.store(network)
+        }
+    }
 }
 
 /// Runs the server until SIGINT or SIGTERM.
@@ -141,7 +155,9 @@ fn open(config: &Config) -> anyhow::Result<Chain> {
         "peerdex"
     );
     care::ensure_space(config, None)?;
-    let store = Store::open(&config.data_dir, Budget::of(config.memory_mb).store(config.network))?;
+    let budget = Budget::of(config.memory_mb);
+    let options = if config.miniature { Budget::miniature } else { Budget::store };
+    let store = Store::open(&config.data_dir, options(&budget, config.network))?;
     care::ensure_space(config, Some(&store))?;
     Ok(Chain::new(store, Arc::new(Params::of(config.network)))?)
 }

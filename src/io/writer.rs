@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use chainstore::{Commit, Error, MergeJob, MergeResult, Tip};
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use super::threads::ThreadEvent;
 use crate::node::Input;
@@ -67,7 +67,8 @@ pub enum OnFull {
 
 /// Until the sender of commands is gone.
 fn run(chain: Chain, link: &Link, on_full: OnFull) -> Result<Option<Chain>, Error> {
-    let mut writer = Writer { chain, backlog: VecDeque::new(), is_resumed: true, is_merging: false };
+    let mut writer =
+        Writer { chain, backlog: VecDeque::new(), is_resumed: true, is_merging: false, told_merge: false };
     loop {
         match writer.write(link) {
             Err(full @ Error::StorageFull { .. }) if on_full == OnFull::Wait => {
@@ -105,6 +106,8 @@ struct Writer {
     is_resumed: bool,
     /// A piece of a merge is out.
     is_merging: bool,
+    /// The operator was told that a merge goes on.
+    told_merge: bool,
 }
 
 /// The chain while the disk is full.
@@ -117,6 +120,9 @@ impl Writer {
     fn write(&mut self, link: &Link) -> Result<(), Error> {
         let mut committed_at = Instant::now();
         let mut flushed_at = Instant::now();
+        if self.chain.is_bulk() {
+            info!("indexing in bulk goes on where it was cut off");
+        }
         while let Some(command) = self.backlog.pop_front() {
             self.execute(link, command)?;
         }
@@ -154,8 +160,14 @@ impl Writer {
             Err(_) => {}
         }
         if let Some(job) = self.chain.merge_job()? {
+            if !std::mem::replace(&mut self.told_merge, true) {
+                debug!("merging old deltas into the base");
+            }
             // The thread lives as long as this end of its channel.
             self.is_merging = link.jobs.send(job).is_ok();
+        } else if self.told_merge && !self.chain.merge_is_due() {
+            self.told_merge = false;
+            debug!("merged");
         }
         Ok(())
     }
@@ -166,6 +178,15 @@ impl Writer {
             return Ok(());
         }
         let was_bulk = self.chain.is_bulk();
+        match &command {
+            Command::Connect(_) | Command::HeadersComplete if self.chain.ends_bulk(&command) => {
+                info!("the bulk ends: writing the index");
+            }
+            Command::Switch { fork, connect } => {
+                info!(fork = fork.height.0, blocks = connect.len(), "going over to another branch");
+            }
+            _ => {}
+        }
         for event in self.chain.execute(command)? {
             link.tell(event);
         }
@@ -204,7 +225,13 @@ impl Writer {
                     let restored = chain.restored()?;
                     info!(height = restored.tip.height.0, "there is space on the disk again: going on");
                     link.tell(Event::Restored(restored));
-                    return Ok(Some(Self { chain, backlog, is_resumed: false, is_merging: self.is_merging }));
+                    return Ok(Some(Self {
+                        chain,
+                        backlog,
+                        is_resumed: false,
+                        is_merging: self.is_merging,
+                        told_merge: false,
+                    }));
                 }
                 open => open,
             };

@@ -223,10 +223,24 @@ impl Chain {
         self.store.close()
     }
 
+    /// Whether this command makes a bulk end, which takes long.
+    pub fn ends_bulk(&self, command: &Command) -> bool {
+        match command {
+            Command::HeadersComplete => self.store.bulk_is_due_to_end(true),
+            Command::Connect(_) => self.store.bulk_is_due_to_end(false),
+            _ => false,
+        }
+    }
+
     /// The next piece of moving old blocks into the base, when that is due and nobody works on another. It may run on
     /// any thread.
     pub fn merge_job(&mut self) -> Result<Option<MergeJob>, chainstore::Error> {
         self.store.merge_job()
+    }
+
+    /// Whether there is something to be moved.
+    pub fn merge_is_due(&self) -> bool {
+        self.store.merge_due()
     }
 
     /// Takes what became of it.

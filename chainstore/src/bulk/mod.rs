@@ -192,7 +192,7 @@ impl Bulk {
     pub(crate) fn is_full(&self) -> bool {
         // The largest block has fewer outputs and inputs together than this.
         const MOST_COINS: usize = 150_000;
-        self.history.len() >= self.rows_limit || self.coins.is_full(MOST_COINS.min(self.rows_limit))
+        self.history.len() >= self.rows_limit || self.coins.is_full(MOST_COINS.min(self.rows_limit / 8))
     }
 
     /// Takes a block that lies at `pos` and follows the last; its coins were checked. `offsets` are where its

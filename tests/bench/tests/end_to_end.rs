@@ -1,4 +1,4 @@
-//! The program on a forged chain that spills, merges and ends its bulk: every answer is compared with the forge's truth.
+//! The benches and the harness of kills, each once on a small chain: every answer is compared with what is true.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -20,13 +20,19 @@ fn peerdex() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-#[test]
-fn a_forged_chain_is_answered_for_as_its_truth_says() {
-    let Some(peerdex) = peerdex() else {
+/// The server, or a word about the test that needs it.
+fn server() -> Option<PathBuf> {
+    let peerdex = peerdex();
+    if peerdex.is_none() {
         assert!(std::env::var_os("PEERDEX_REQUIRE_BITCOIND").is_none(), "the server was not built");
         eprintln!("SKIPPED: no server beside the benches; cargo test --workspace builds it");
-        return;
-    };
+    }
+    peerdex
+}
+
+#[test]
+fn a_forged_chain_is_answered_for_as_its_truth_says() {
+    let Some(peerdex) = server() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let chain = folder.path().join("chain");
     let forged = Command::new(env!("CARGO_BIN_EXE_forge"))
@@ -65,5 +71,48 @@ fn a_forged_chain_is_answered_for_as_its_truth_says() {
         ["get_history", "get_balance", "listunspent", "subscribe", "transaction.get", "long_history"]
     {
         assert!(out.contains(method), "{method} was not asked:\n{out}");
+    }
+}
+
+/// One round: every phase of the server's life is aimed at.
+#[test]
+fn twenty_kills_leave_nothing_wrong() {
+    let Some(peerdex) = server() else { return };
+    let killed = Command::new(env!("CARGO_BIN_EXE_kills"))
+        .args(["--kills", "20", "--seed", "1", "--peerdex"])
+        .arg(peerdex)
+        .output()
+        .expect("the harness starts");
+    let (out, errors) = (String::from_utf8_lossy(&killed.stdout), String::from_utf8_lossy(&killed.stderr));
+    assert!(killed.status.success(), "{out}\n{errors}");
+    assert!(out.contains("20 kills") && out.contains("nothing differed"), "{out}");
+}
+
+#[test]
+fn blocks_at_the_tip_reach_a_wallet() {
+    let Some(peerdex) = server() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let chain = folder.path().join("chain");
+    let forged = Command::new(env!("CARGO_BIN_EXE_forge"))
+        .args(["--size", "5MB", "--seed", "7", "--out"])
+        .arg(&chain)
+        .stdout(Stdio::null())
+        .status();
+    assert!(forged.expect("the forge starts").success());
+    // The second run goes on where the first ended.
+    for height in ["synced to height 107 ", "synced to height 110 "] {
+        let timed = Command::new(env!("CARGO_BIN_EXE_tip"))
+            .args(["--seed", "7", "--blocks", "3", "--transactions", "300", "--pause", "0", "--peerdex"])
+            .arg(&peerdex)
+            .arg("--chain")
+            .arg(&chain)
+            .arg("--data-dir")
+            .arg(folder.path().join("data"))
+            .output()
+            .expect("the bench starts");
+        // Whether it was fast enough is not this test's matter.
+        let (out, errors) = (String::from_utf8_lossy(&timed.stdout), String::from_utf8_lossy(&timed.stderr));
+        assert!(out.contains("3 blocks, 300 transactions each on average"), "{out}\n{errors}");
+        assert!(out.contains(height) && out.contains("last touched script told"), "{out}\n{errors}");
     }
 }

@@ -11,6 +11,7 @@ use peerdex_bench::load::question::Load;
 use peerdex_bench::load::report;
 use peerdex_bench::load::run::{Plan, run};
 use peerdex_bench::load::start::Server;
+use peerdex_bench::sync::program::Program;
 use peerdex_bench::sync::watch::free_address;
 
 #[derive(Debug, Parser)]
@@ -56,8 +57,17 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut process = arguments.pid;
     let mut started = None;
     if let (Some(program), Some(folder)) = (&arguments.start, &arguments.data_dir) {
-        let server = started.insert(Server::start(program, folder, arguments.peer, server)?);
-        process = Some(server.process());
+        let program = Program {
+            program: program.clone(),
+            data: folder.clone(),
+            peer: arguments.peer,
+            service: server,
+            memory: None,
+            limit: None,
+            log: None,
+            extra: &[],
+        };
+        process = Some(started.insert(Server::start(&program)?).process());
     }
     if let Some(started) = &mut started {
         started.synced(server, &known.summary.tip, Duration::from_secs(arguments.patience))?;

@@ -7,6 +7,9 @@ use peerdex_bench::sync::chain::{Chain, summary};
 use peerdex_bench::sync::node::Source;
 use peerdex_bench::sync::{hashing, peer, run};
 
+/// As `--memory` counts.
+const MEGABYTE: u64 = 1024 * 1024;
+
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
@@ -20,6 +23,9 @@ struct Arguments {
     /// Passed on to peerdex.
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
+    /// Let the system refuse peerdex more private writable memory than this.
+    #[arg(long, value_name = "MB")]
+    limit_memory: Option<u64>,
     /// Sync from this real node instead of the replay peer.
     #[arg(long, value_name = "BITCOIND")]
     node: Option<PathBuf>,
@@ -60,7 +66,9 @@ fn main() -> anyhow::Result<()> {
         None => (Source::replay(chain)?, "replay peer"),
     };
     let before = source.cpu()?;
-    let sync = run::sync(&arguments.peerdex, source.address, arguments.memory, &truth.tip)?;
+    let limit = arguments.limit_memory.map(|megabytes| megabytes * MEGABYTE);
+    let settings = run::Settings { memory: arguments.memory, limit };
+    let sync = run::sync(&arguments.peerdex, source.address, &settings, &truth.tip)?;
     let other = source.cpu()? - before;
     let wall = sync.wall.as_secs_f64();
     println!("synced: {wall:.2} s wall, {:.1} MB/s, {:.2} times hashing", megabytes / wall, wall / hashing);
@@ -70,6 +78,9 @@ fn main() -> anyhow::Result<()> {
         sync.cpu / wall
     );
     println!("peak memory: {:.0} MB", sync.peak_memory as f64 / 1e6);
+    if let Some(megabytes) = arguments.limit_memory {
+        println!("completed under a limit of {megabytes} MB on private writable memory");
+    }
     println!("stopped: {:.2} s, {:.2} s of the processor", sync.stop.as_secs_f64(), sync.stop_cpu);
     println!("on disk, bytes a transaction:");
     let mut index = 0;

@@ -22,9 +22,10 @@ pub fn subsidy(height: u32) -> u64 {
 
 /// A coinbase with these outputs (value and locking script), and its txid.
 ///
-/// With `witness_root` it commits to it (BIP141), with a reserved value of zeros.
+/// `tag` is in its script. With `witness_root` it commits to it (BIP141), with a reserved value of zeros.
 pub fn coinbase(
     height: u32,
+    tag: [u8; 5],
     outputs: &[(u64, Vec<u8>)],
     witness_root: Option<[u8; 32]>,
 ) -> (Vec<u8>, [u8; 32]) {
@@ -34,7 +35,8 @@ pub fn coinbase(
     stripped.extend([0; 32]);
     stripped.extend(u32::MAX.to_le_bytes());
     let mut script = height_push(height);
-    script.extend(b"\x05forge");
+    script.push(tag.len() as u8);
+    script.extend(tag);
     stripped.push(script.len() as u8);
     stripped.extend(script);
     stripped.extend(u32::MAX.to_le_bytes());

@@ -20,7 +20,7 @@ const CAPACITY: [usize; 4] = [usize::MAX, 10_000, 80_000, 500_000];
 /// Of a hundred spends, how many are from each bag.
 const SHARES: [u32; 5] = [10, 30, 25, 15, 20];
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Coins {
     bags: [Vec<Coin>; 5],
     count: usize,

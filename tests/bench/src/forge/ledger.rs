@@ -29,7 +29,7 @@ pub struct Placed {
     pub length: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     pub outputs: u64,
     pub inputs: u64,

@@ -30,6 +30,8 @@ const FUNDING_OUTPUTS: usize = 200;
 const BLOCK_BYTES: std::ops::Range<usize> = 416_000..800_000;
 /// Bytes of an average transaction, for what is reckoned beforehand.
 const TX_BYTES: u64 = 462;
+/// Weight at which a block has no room for the largest transaction that may come, and a coinbase.
+const FULL: usize = 3_880_000;
 /// Scripts with the longest histories: exchanges, services, pools.
 const HOT: u32 = 8;
 /// Outputs of a hundred that stay unspent, and how many there are in any chain.
@@ -61,8 +63,22 @@ pub fn forge(
     forge.ledger.write(truth, tip, forge.scripts, forge.coins.iter().chain(immature))
 }
 
-struct Forge {
+/// When a block is full.
+#[derive(Clone, Debug)]
+pub enum Fill {
+    /// At a number of bytes in this range.
+    Bytes(std::ops::Range<usize>),
+    /// At so many transactions, the coinbase among them, or at the weight that no block may pass.
+    Transactions(usize),
+}
+
+/// A chain in the making. A clone goes on by itself: that is how branches are made.
+#[derive(Clone, Debug)]
+pub struct Forge {
     rng: fastrand::Rng,
+    fill: Fill,
+    /// In every coinbase.
+    tag: [u8; 5],
     scripts: Scripts,
     next_script: u32,
     coins: Coins,
@@ -73,6 +89,8 @@ struct Forge {
     maturing: VecDeque<Vec<Coin>>,
     /// Transactions of the block in the making but the coinbase, one after the other.
     body: Vec<u8>,
+    /// Weight of all that is in `body`.
+    weight: usize,
     /// Where they are, the coinbase's place kept free.
     placed: Vec<Placed>,
     wtxids: Vec<[u8; 32]>,
@@ -83,9 +101,12 @@ struct Forge {
 }
 
 impl Forge {
-    fn new(size: u64, seed: u64) -> Self {
+    /// For a chain of about this many bytes, which only `truth.jsonl` depends on.
+    pub fn new(size: u64, seed: u64) -> Self {
         Self {
             rng: fastrand::Rng::with_seed(seed),
+            fill: Fill::Bytes(BLOCK_BYTES),
+            tag: *b"forge",
             scripts: Scripts::new(seed),
             next_script: HOT,
             coins: Coins::default(),
@@ -94,6 +115,7 @@ impl Forge {
             previous: [0; 32],
             maturing: VecDeque::new(),
             body: Vec::new(),
+            weight: 0,
             placed: Vec::new(),
             wtxids: Vec::new(),
             spent: Vec::new(),
@@ -103,8 +125,34 @@ impl Forge {
         }
     }
 
+    /// Height of the block that comes next.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// Bytes of all blocks so far.
+    pub fn bytes(&self) -> u64 {
+        self.ledger.bytes
+    }
+
+    /// Blocks are full at this from now on.
+    pub fn fill(&mut self, fill: Fill) {
+        self.fill = fill;
+    }
+
+    /// Coinbases differ from here on. The transactions stay those that would have come, until one spends such a
+    /// coinbase or blocks end elsewhere.
+    pub fn tag(&mut self, tag: [u8; 5]) {
+        self.tag = tag;
+    }
+
+    /// All differs from here on.
+    pub fn reseed(&mut self, seed: u64) {
+        self.rng.seed(seed);
+    }
+
     /// Makes the next block, which will be at `offset` of the file; its hash.
-    fn next_block(&mut self, offset: u64, raw: &mut Vec<u8>) -> [u8; 32] {
+    pub fn next_block(&mut self, offset: u64, raw: &mut Vec<u8>) -> [u8; 32] {
         raw.clear();
         let height = self.height;
         self.height += 1;
@@ -118,13 +166,21 @@ impl Forge {
         }
         let free = Placed { txid: [0; 32], offset: 0, length: 0 };
         self.body.clear();
+        self.weight = 0;
         self.placed.clear();
         self.placed.push(free);
         self.wtxids.clear();
         self.wtxids.push([0; 32]);
         if height > MATURITY {
-            let bytes = self.rng.usize(BLOCK_BYTES);
-            while self.body.len() < bytes && self.transaction() {}
+            let (bytes, transactions) = match &self.fill {
+                Fill::Bytes(range) => (self.rng.usize(range.clone()), usize::MAX),
+                Fill::Transactions(count) => (usize::MAX, *count),
+            };
+            while self.body.len() < bytes
+                && self.placed.len() < transactions
+                && self.weight < FULL
+                && self.transaction()
+            {}
         }
         let has_transactions = self.placed.len() > 1;
         let witness_root = has_transactions.then(|| assembly::merkle_root(&mut self.wtxids));
@@ -176,7 +232,7 @@ impl Forge {
                 (value, script)
             })
             .collect();
-        let (raw, txid) = assembly::coinbase(height, &outputs, witness_root);
+        let (raw, txid) = assembly::coinbase(height, self.tag, &outputs, witness_root);
         let tx = self.ledger.first_tx();
         let coins = (0..).zip(&numbers).map(|(vout, script)| Coin { txid, value, script: *script, tx, vout });
         self.maturing.push_back(coins.collect());
@@ -223,6 +279,7 @@ impl Forge {
             self.coins.add(Coin { txid, ..coin });
         }
         let length = (self.body.len() - start) as u32;
+        self.weight += self.stripped.len() * 3 + length as usize;
         self.placed.push(Placed { txid, offset: start as u64, length });
         self.wtxids.push(wtxid);
         true
@@ -232,7 +289,9 @@ impl Forge {
     fn input_count(&mut self) -> usize {
         let coins = self.coins.len() as u64;
         let wanted = LEAST_UNSPENT + self.ledger.outputs * UNSPENT_PERCENT / 100;
-        let consolidations = if coins > wanted { 25 } else { 2 };
+        // So many transactions would be too heavy for a block with more of them.
+        let has_room = matches!(self.fill, Fill::Bytes(_));
+        let consolidations = if has_room && coins > wanted { 25 } else { 2 };
         if coins < wanted / 2 {
             return 1;
         }

@@ -1,12 +1,13 @@
 //! Starts a peerdex of its own to ask.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde_json::json;
 
+use crate::sync::program::Program;
 use crate::sync::watch::Wallet;
 
 /// Between two questions whether it has synced.
@@ -19,24 +20,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts on the data of `folder`, with the one peer.
-    pub fn start(
-        program: &Path,
-        folder: &Path,
-        peer: SocketAddr,
-        service: SocketAddr,
-    ) -> anyhow::Result<Self> {
-        let mut command = Command::new(program);
-        command.args(["--network", "regtest", "--min-chain-work", "0"]);
-        command.args(["--connect", &peer.to_string()]).arg("--data-dir").arg(folder);
-        command.args(["--service", &format!("tcp://{service}")]);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PEERDEX_") {
-                command.env_remove(name);
-            }
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { child: command.spawn().with_context(|| program.display().to_string())? })
+    /// Starts on what data it has.
+    pub fn start(program: &Program) -> anyhow::Result<Self> {
+        Ok(Self { child: program.start()? })
     }
 
     pub fn process(&self) -> u32 {
@@ -45,6 +31,28 @@ impl Server {
 
     /// Waits until it answers for the chain that ends in `tip`.
     pub fn synced(&mut self, service: SocketAddr, tip: &str, patience: Duration) -> anyhow::Result<()> {
+        self.until(service, patience, |wallet| {
+            Ok((wallet.synced_tip()?.as_deref() == Some(tip)).then_some(()))
+        })
+    }
+
+    /// Waits until it answers for any chain; the height of its tip.
+    pub fn synced_height(&mut self, service: SocketAddr, patience: Duration) -> anyhow::Result<usize> {
+        self.until(service, patience, |wallet| {
+            if wallet.synced_tip()?.is_none() {
+                return Ok(None);
+            }
+            let answer = wallet.call("blockchain.headers.subscribe", &json!([]))?;
+            Ok(Some(answer["result"]["height"].as_u64().with_context(|| answer.to_string())? as usize))
+        })
+    }
+
+    fn until<T>(
+        &mut self,
+        service: SocketAddr,
+        patience: Duration,
+        mut ask: impl FnMut(&mut Wallet) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
         let start = Instant::now();
         let mut wallet = None;
         loop {
@@ -54,9 +62,8 @@ impl Server {
             if wallet.is_none() {
                 wallet = Wallet::connect(service).ok();
             }
-            let seen = wallet.as_mut().map(Wallet::synced_tip).transpose()?.flatten();
-            if seen.as_deref() == Some(tip) {
-                return Ok(());
+            if let Some(found) = wallet.as_mut().map(&mut ask).transpose()?.flatten() {
+                return Ok(found);
             }
             if start.elapsed() > patience {
                 bail!(

@@ -4,6 +4,7 @@ pub mod chain;
 pub mod hashing;
 pub mod node;
 pub mod peer;
+pub mod program;
 pub mod run;
 pub mod watch;
 pub mod wire;

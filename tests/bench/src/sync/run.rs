@@ -1,21 +1,30 @@
 //! One sync of peerdex from an empty folder, timed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
+use super::program::{self, Program};
 use super::watch::{self, Wallet};
 
 /// Between two questions whether the sync is done.
 const TICK: Duration = Duration::from_millis(50);
 /// Longest wait for the end after SIGTERM.
 const STOP: Duration = Duration::from_secs(120);
+
+/// What the program is given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// `--memory`, in MB.
+    pub memory: Option<u64>,
+    /// As in [`Program`], in bytes.
+    pub limit: Option<u64>,
+}
 
 /// What was seen.
 #[derive(Debug)]
@@ -45,9 +54,7 @@ impl Drop for Running {
 
 impl Running {
     fn last_words(&self) -> String {
-        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        program::last_words(&self.folder.path().join("log"))
     }
 
     fn check(&mut self) -> anyhow::Result<()> {
@@ -59,26 +66,23 @@ impl Running {
 }
 
 /// Syncs from `source` until `tip` is served, and stops.
-pub fn sync(program: &Path, source: SocketAddr, memory: Option<u64>, tip: &str) -> anyhow::Result<Sync> {
+pub fn sync(program: &Path, source: SocketAddr, settings: &Settings, tip: &str) -> anyhow::Result<Sync> {
     let folder = TempDir::new()?;
     let data = folder.path().join("data");
     let service = watch::free_address()?;
-    let log = File::create(folder.path().join("log"))?;
-    let mut command = Command::new(program);
-    command.args(["--network", "regtest", "--min-chain-work", "0"]);
-    command.args(["--connect", &source.to_string()]).arg("--data-dir").arg(&data);
-    command.args(["--service", &format!("tcp://{service}")]);
-    if let Some(memory) = memory {
-        command.args(["--memory", &memory.to_string()]);
-    }
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PEERDEX_") {
-            command.env_remove(name);
-        }
-    }
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let log = folder.path().join("log");
+    let starting = Program {
+        program: program.into(),
+        data: data.clone(),
+        peer: source,
+        service,
+        memory: settings.memory,
+        limit: settings.limit,
+        log: Some(log),
+        extra: &[],
+    };
     let start = Instant::now();
-    let child = command.spawn().with_context(|| program.display().to_string())?;
+    let child = starting.start()?;
     let process = child.id();
     let mut running = Running { child, folder };
 

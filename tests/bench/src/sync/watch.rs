@@ -1,11 +1,11 @@
 //! A program watched from outside: its processor time, its memory, its files, and what it tells wallets.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bitcoin::hashes::{Hash, sha256d};
@@ -17,6 +17,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const SYNCING: i64 = 2;
 /// A script that nothing pays to.
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Longest wait for an answer.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Processor seconds of a process, and whether it has ended without being waited for.
 pub fn cpu(process: u32) -> anyhow::Result<(f64, bool)> {
@@ -69,26 +72,42 @@ pub fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     TcpStream::connect_timeout(&to, Duration::from_secs(5))
 }
 
+fn notice(mut line: Value) -> Option<Notice> {
+    let method = line["method"].as_str()?.to_owned();
+    Some(Notice { at: Instant::now(), method, parameters: line["params"].take() })
+}
+
+/// A line that nobody asked for.
+#[derive(Debug)]
+pub struct Notice {
+    pub at: Instant,
+    pub method: String,
+    pub parameters: Value,
+}
+
 /// A wallet's connection.
 #[derive(Debug)]
 pub struct Wallet {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
     next: u64,
+    /// What of a line has come so far.
+    line: Vec<u8>,
+    /// Those that came before the answer to a call.
+    notices: VecDeque<Notice>,
 }
 
 impl Wallet {
     pub fn connect(to: SocketAddr) -> anyhow::Result<Self> {
         let stream = connect(to)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let reader = BufReader::new(stream.try_clone()?);
-        let mut wallet = Self { stream, reader, next: 0 };
+        let mut wallet = Self { stream, reader, next: 0, line: Vec::new(), notices: VecDeque::new() };
         wallet.call("server.version", &json!(["bench", "1.4"]))?;
         Ok(wallet)
     }
 
-    /// The whole answer, an error or a result; notifications are passed over.
+    /// The whole answer, an error or a result; notifications that come before it are kept.
     pub fn call(&mut self, method: &str, parameters: &Value) -> anyhow::Result<Value> {
         let id = self.next;
         self.next += 1;
@@ -96,14 +115,45 @@ impl Wallet {
             json!({"jsonrpc": "2.0", "id": id, "method": method, "params": parameters}).to_string();
         line.push('\n');
         self.stream.write_all(line.as_bytes())?;
+        let until = Instant::now() + ANSWER;
         loop {
-            line.clear();
-            if self.reader.read_line(&mut line)? == 0 {
-                bail!("the server hung up");
-            }
-            let answer: Value = serde_json::from_str(&line)?;
+            let answer = self.line(until)?.context("the server does not answer")?;
             if answer["id"] == json!(id) {
                 return Ok(answer);
+            }
+            self.notices.extend(notice(answer));
+        }
+    }
+
+    /// The next notification; `None` if there is none until then.
+    pub fn notice(&mut self, until: Instant) -> anyhow::Result<Option<Notice>> {
+        if let Some(notice) = self.notices.pop_front() {
+            return Ok(Some(notice));
+        }
+        while let Some(line) = self.line(until)? {
+            if let Some(notice) = notice(line) {
+                return Ok(Some(notice));
+            }
+        }
+        Ok(None)
+    }
+
+    fn line(&mut self, until: Instant) -> anyhow::Result<Option<Value>> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.reader.read_until(b'\n', &mut self.line) {
+                Ok(_) if self.line.last() != Some(&b'\n') => bail!("the server hung up"),
+                Ok(_) => {
+                    let value = serde_json::from_slice(&self.line);
+                    self.line.clear();
+                    return Ok(Some(value?));
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -81,6 +81,15 @@ pub fn headers<'a>(headers: impl ExactSizeIterator<Item = &'a [u8; 80]>) -> Vec<
     payload
 }
 
+/// An `inv` of one block.
+pub fn announcement(hash: &[u8; 32]) -> Vec<u8> {
+    const MSG_BLOCK: u32 = 2;
+    let mut payload = vec![1];
+    payload.extend(MSG_BLOCK.to_le_bytes());
+    payload.extend(hash);
+    payload
+}
+
 /// Takes a number of one or three bytes; longer ones count more than a message of ours holds.
 fn compact(payload: &mut &[u8]) -> Option<usize> {
     match bytes::<1>(payload)? {
