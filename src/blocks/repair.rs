@@ -60,6 +60,11 @@ impl Repairs {
         is_news
     }
 
+    /// Whether a block was put in place in the last ten minutes.
+    fn is_recent(&self, now: Now, hash: &BlockHash) -> bool {
+        self.repaired.get(hash).is_some_and(|at| now.instant < *at + REPAIR_AGAIN)
+    }
+
     /// What is to be asked for now.
     pub fn missing(&self, now: Now) -> Vec<(Height, BlockHash)> {
         let due = |wanted: &Wanted| wanted.stage == Stage::Missing && wanted.not_before <= now.instant;
@@ -91,9 +96,10 @@ impl Repairs {
 
 impl BlockSync {
     /// A block of the chain, or one that is kept, cannot be read. Returns whether it will be fetched: not if it is
-    /// wanted already, or too many are.
+    /// wanted already, or was put in place just now, or if too many are wanted. Then it is to be named again later.
     pub fn handle_damaged(&mut self, now: Now, block: Tip, tree: &HeaderTree) -> bool {
-        let is_news = self.repairs.wanted.len() < MAX_REPAIRS && self.repairs.want(now, block);
+        let may = self.repairs.wanted.len() < MAX_REPAIRS && !self.repairs.is_recent(now, &block.hash);
+        let is_news = may && self.repairs.want(now, block);
         if is_news {
             self.advance(now, tree);
         }

@@ -67,6 +67,31 @@ fn damaged(store: &Store) -> Vec<Tip> {
     blocks
 }
 
+#[test]
+fn what_a_reader_saw_before_the_repair_is_not_held_against_the_block() {
+    let (disk, chain, _) = filled(9);
+    turn_a_bit(&disk, &chain[3]);
+    let mut store = open(&disk).unwrap();
+    let repairs = store.files.blocks.repairs();
+    let moves = repairs.moves();
+    let seen = store.snapshot().raw_block(Height(3));
+    store.repair_block(tip(&chain[3], 3), &serialize(&chain[3])).unwrap();
+    store.files.blocks.repairs().note(&seen, moves);
+    assert_eq!(damaged(&store), []);
+}
+
+#[test]
+fn of_many_damaged_blocks_others_are_told_each_time() {
+    let (disk, chain, _) = filled(10);
+    chain.iter().for_each(|block| turn_a_bit(&disk, block));
+    let store = open(&disk).unwrap();
+    read_all(&store);
+    let first = damaged(&store);
+    assert_eq!(first.len(), 16);
+    let second = damaged(&store);
+    assert!((0..BLOCKS).all(|height| first.iter().chain(&second).any(|b| b.height.0 as usize == height)));
+}
+
 /// Reads all there is.
 fn read_all(store: &Store) {
     for height in 0..BLOCKS {
