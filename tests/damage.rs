@@ -90,7 +90,7 @@ fn a_damaged_block_is_fetched_again_when_a_wallet_asks_for_it() {
         assert!(message.starts_with(&format!("block {height} is damaged")), "{message}");
         assert_eq!(ask_until_answered(&mut server, &txid), json!(raw), "block {height}");
         let height_is = format!("height={height}");
-        server.wait_for_log(&["warn", "damaged", "blocks/00000.blk", &height_is], REPAIR);
+        server.wait_for_log(&["warn", "damaged", "block file 00000", &height_is], REPAIR);
         server.wait_for_log(&["fetched again", &height_is], REPAIR);
     }
     assert_eq!(peer.served()[&170], 2);

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use bitcoin::BlockHash;
@@ -41,7 +42,16 @@ pub struct Damaged {
 #[derive(Debug, Default)]
 pub(crate) struct Repairs {
     moved: RwLock<BTreeMap<Place, Place>>,
-    met: Mutex<BTreeMap<BlockHash, (Height, String)>>,
+    met: Mutex<Met>,
+}
+
+#[derive(Debug, Default)]
+struct Met {
+    blocks: BTreeMap<BlockHash, (Height, String)>,
+    /// The last that was told: the others come first the next time.
+    told: Option<BlockHash>,
+    /// How many blocks were put in place.
+    moves: u64,
 }
 
 impl Repairs {
@@ -59,27 +69,39 @@ impl Repairs {
         }
     }
 
-    /// Remembers what an answer says is damaged.
-    pub(crate) fn note<T>(&self, answer: &Result<T, Error>) {
+    /// How many blocks were put in place so far.
+    pub(crate) fn moves(&self) -> u64 {
+        self.met().moves
+    }
+
+    /// Remembers what an answer says is damaged; `moves` is from before the block was read. If one was put in place
+    /// since, it may be this one: who asks again will see.
+    pub(crate) fn note<T>(&self, answer: &Result<T, Error>, moves: u64) {
         if let Err(Error::DamagedBlock { height, hash, what }) = answer {
             let mut met = self.met();
-            if met.len() < MAX_MET {
-                met.insert(*hash, (*height, what.clone()));
+            if met.moves == moves && met.blocks.len() < MAX_MET {
+                met.blocks.insert(*hash, (*height, what.clone()));
             }
         }
     }
 
-    pub(crate) fn met_blocks(&self) -> Vec<Damaged> {
-        let met = self.met();
-        let told = met.iter().take(MAX_TOLD);
-        told.map(|(hash, (height, what))| Damaged {
+    /// Some of those that were met, others each time.
+    pub(crate) fn tell(&self) -> Vec<Damaged> {
+        let mut met = self.met();
+        let after = met.told.map_or(Bound::Unbounded, Bound::Excluded);
+        let up_to = met.told.map_or(Bound::Excluded(BlockHash::all_zeros()), Bound::Included);
+        let (later, earlier) =
+            (met.blocks.range((after, Bound::Unbounded)), met.blocks.range((Bound::Unbounded, up_to)));
+        let told = later.chain(earlier).take(MAX_TOLD).map(|(hash, (height, what))| Damaged {
             block: Tip { height: *height, hash: *hash },
             what: what.clone(),
-        })
-        .collect()
+        });
+        let told: Vec<Damaged> = told.collect();
+        met.told = told.last().map(|last| last.block.hash);
+        told
     }
 
-    fn met(&self) -> MutexGuard<'_, BTreeMap<BlockHash, (Height, String)>> {
+    fn met(&self) -> MutexGuard<'_, Met> {
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -109,18 +131,26 @@ impl Store {
                 what: "the raw bytes are not those of the block",
             });
         }
-        self.files.blocks.repairs().met().remove(&block.hash);
-        let Some(named) = self.place_of(block)? else { return Ok(false) };
-        if named.length as usize != raw.len() || self.files.blocks.read(named).is_ok() {
+        let named = self.place_of(block)?;
+        let needed =
+            |named: &BlockPos| named.length as usize == raw.len() && self.files.blocks.read(*named).is_err();
+        let Some(named) = named.filter(needed) else {
+            self.files.blocks.repairs().met().blocks.remove(&block.hash);
             return Ok(false);
-        }
+        };
         let new = self.append(raw)?;
         let moved = self.move_block((named.segment, named.offset), (new.segment, new.offset));
         moved.map_err(|error| self.kill(error))?;
+        // Readers find the new place before they are told that one more was put there.
+        let mut met = self.files.blocks.repairs().met();
+        met.moves += 1;
+        met.blocks.remove(&block.hash);
+        drop(met);
         Ok(true)
     }
 
-    /// Lists all blocks that lay in what was lost of the block files.
+    /// Lists all connected blocks that lay in what was lost of the block files. Kept ones are read only if their
+    /// branch should win, and then they are named.
     pub(crate) fn note_lost(&self) -> Result<(), Error> {
         let lost = self.segments.lost();
         if lost.is_empty() {
@@ -131,9 +161,6 @@ impl Store {
             if let (Some(pos), Some(hash)) = (self.view.block_pos(height)?, self.view.hash_of(height)?) {
                 repairs.note_if_lost(lost, pos, Tip { height, hash });
             }
-        }
-        for (hash, stored) in &self.aside.stored {
-            repairs.note_if_lost(lost, stored.pos, Tip { height: stored.height, hash: *hash });
         }
         Ok(())
     }
@@ -166,7 +193,7 @@ impl Repairs {
     fn note_if_lost(&self, lost: &[Lost], pos: BlockPos, block: Tip) {
         let place = self.place(pos);
         if let Some(lost) = lost.iter().find(|lost| lost.holds(place)) {
-            self.met().insert(block.hash, (block.height, lost.what.clone()));
+            self.met().blocks.insert(block.hash, (block.height, lost.what.clone()));
         }
     }
 }

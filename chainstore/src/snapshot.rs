@@ -65,11 +65,19 @@ impl Snapshot {
     /// An answer, if nothing it may have read was cut meanwhile. An error of a cut file is no corruption.
     fn stands<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         if self.view.files.base_cuts.load(Ordering::SeqCst) == self.base_cuts {
-            self.view.files.blocks.repairs().note(&answer);
             answer
         } else {
             Err(Error::SnapshotGone)
         }
+    }
+
+    /// An answer for which blocks are read: those that cannot be are remembered.
+    fn read<T>(&self, read: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
+        let repairs = self.view.files.blocks.repairs();
+        let moves = repairs.moves();
+        let answer = self.stands(read(&self.view));
+        repairs.note(&answer, moves);
+        answer
     }
 
     /// The highest connected block; `None` before genesis is connected.
@@ -207,19 +215,19 @@ impl Snapshot {
     /// A transaction's bytes.
     pub fn raw_tx(&self, txid: &Txid) -> Result<Option<RawTx>, Error> {
         let Some(location) = self.tx_location(txid)? else { return Ok(None) };
-        let (bytes, _) = self.stands(self.view.tx(location.tx_num))?;
+        let (bytes, _) = self.read(|view| view.tx(location.tx_num))?;
         Ok(Some(RawTx { bytes, height: location.height }))
     }
 
     /// A block's bytes.
     pub fn raw_block(&self, height: Height) -> Result<Option<Vec<u8>>, Error> {
-        self.stands(self.view.raw_block(height))
+        self.read(|view| view.raw_block(height))
     }
 
     /// Blocks that could not be read, by this snapshot or another, and were not put in place since; some of them
-    /// where there are many.
+    /// where there are many, others each time.
     pub fn damaged_blocks(&self) -> Vec<Damaged> {
-        self.view.files.blocks.repairs().met_blocks()
+        self.view.files.blocks.repairs().tell()
     }
 
     /// Ids of all transactions of a block, in its order.

@@ -121,10 +121,12 @@ impl Peer {
 
     /// Whether it has the block and will give it to us.
     pub fn can_give(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
-        self.keeps(height)
-            && self.has(height, hash, tree)
-            && !self.refused.contains(&hash)
-            && self.refused.len() < MAX_REMEMBERED
+        self.may_have_kept(height, hash) && self.has(height, hash, tree)
+    }
+
+    /// Whether it keeps blocks of that height, and has not said that it lacks this one. It may be of another chain.
+    pub fn may_have_kept(&self, height: Height, hash: BlockHash) -> bool {
+        self.keeps(height) && !self.refused.contains(&hash) && self.refused.len() < MAX_REMEMBERED
     }
 
     /// Whether it may be asked for one more.

@@ -21,6 +21,8 @@ use crate::validate::{CheckedBlock, Verdict};
 
 /// Blocks wanted at once. Each may be in memory with its four megabytes, and four times that while it is checked.
 pub const MAX_REPAIRS: usize = 8;
+/// How long a block that nobody can be asked for stays wanted when others are damaged too.
+const GIVE_WAY: Duration = Duration::from_secs(60);
 /// How long a block that was fetched again is not fetched another time.
 const REPAIR_AGAIN: Duration = Duration::from_secs(10 * 60);
 
@@ -35,8 +37,21 @@ pub(super) struct Repairs {
 #[derive(Debug)]
 struct Wanted {
     height: Height,
+    since: Instant,
     not_before: Instant,
+    /// A switch waits for it.
+    blocks_switch: bool,
     stage: Stage,
+}
+
+/// A block that is to be asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missing {
+    pub height: Height,
+    pub hash: BlockHash,
+    /// Also of peers whose chain has another block there: it may be of a branch that all have left, and they may
+    /// have kept it.
+    pub anywhere: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,16 +69,30 @@ impl Repairs {
     fn want(&mut self, now: Now, block: Tip) -> bool {
         self.repaired.retain(|_, at| now.instant < *at + REPAIR_AGAIN);
         let not_before = self.repaired.get(&block.hash).map_or(now.instant, |at| *at + REPAIR_AGAIN);
-        let wanted = Wanted { height: block.height, not_before, stage: Stage::Missing };
+        let wanted = Wanted {
+            height: block.height,
+            since: now.instant,
+            not_before,
+            blocks_switch: false,
+            stage: Stage::Missing,
+        };
         let is_news = !self.wanted.contains_key(&block.hash);
         self.wanted.entry(block.hash).or_insert(wanted);
         is_news
     }
 
+    /// Whether a block was put in place in the last ten minutes.
+    fn is_recent(&self, now: Now, hash: &BlockHash) -> bool {
+        self.repaired.get(hash).is_some_and(|at| now.instant < *at + REPAIR_AGAIN)
+    }
+
     /// What is to be asked for now.
-    pub fn missing(&self, now: Now) -> Vec<(Height, BlockHash)> {
+    pub fn missing(&self, now: Now) -> Vec<Missing> {
         let due = |wanted: &Wanted| wanted.stage == Stage::Missing && wanted.not_before <= now.instant;
-        self.wanted.iter().filter(|(_, at)| due(at)).map(|(hash, at)| (at.height, *hash)).collect()
+        let missing = self.wanted.iter().filter(|(_, wanted)| due(wanted));
+        missing
+            .map(|(&hash, wanted)| Missing { height: wanted.height, hash, anywhere: wanted.blocks_switch })
+            .collect()
     }
 
     /// When there is more to ask for although nothing happened.
@@ -91,13 +120,30 @@ impl Repairs {
 
 impl BlockSync {
     /// A block of the chain, or one that is kept, cannot be read. Returns whether it will be fetched: not if it is
-    /// wanted already, or too many are.
+    /// wanted already, or was put in place just now, or if too many are wanted. Then it is to be named again later.
     pub fn handle_damaged(&mut self, now: Now, block: Tip, tree: &HeaderTree) -> bool {
+        if self.repairs.wanted.contains_key(&block.hash) || self.repairs.is_recent(now, &block.hash) {
+            return false;
+        }
+        if self.repairs.wanted.len() >= MAX_REPAIRS {
+            self.give_way(now);
+        }
         let is_news = self.repairs.wanted.len() < MAX_REPAIRS && self.repairs.want(now, block);
         if is_news {
             self.advance(now, tree);
         }
         is_news
+    }
+
+    /// Forgets one that nobody could be asked for: pruned peers have some blocks and not others.
+    fn give_way(&mut self, now: Now) {
+        let idle = self.repairs.wanted.iter().find(|(hash, wanted)| {
+            let waits = wanted.stage == Stage::Missing && now.instant >= wanted.since + GIVE_WAY;
+            waits && !wanted.blocks_switch && !self.scheduler.is_asked(hash)
+        });
+        if let Some(hash) = idle.map(|(hash, _)| *hash) {
+            self.repairs.wanted.remove(&hash);
+        }
     }
 
     /// Blocks that are damaged on disk and of which no connected peer has a whole one.
@@ -114,6 +160,9 @@ impl BlockSync {
         self.activation.wait_for(block.hash);
         // The best chain waits for it, so it is taken in whatever else is wanted.
         self.repairs.want(now, block);
+        if let Some(wanted) = self.repairs.wanted.get_mut(&block.hash) {
+            wanted.blocks_switch = true;
+        }
     }
 
     /// The writer is done with a block that was handed to it.

@@ -90,6 +90,19 @@ fn a_pruned_peer_is_not_asked_for_what_it_has_not_got() {
 }
 
 #[test]
+fn what_nobody_can_be_asked_for_gives_way_to_what_somebody_can() {
+    let (mut sync, chain) = connected(400);
+    let pruned = sync.connect_pruned(chain[399]);
+    assert!(chain[..MAX_REPAIRS].iter().all(|hash| sync.find_damaged(*hash)));
+    sync.advance(Duration::from_secs(59));
+    assert!(!sync.find_damaged(chain[390]));
+    sync.advance(Duration::from_secs(1));
+    assert!(sync.find_damaged(chain[390]));
+    sync.serve(&[pruned]);
+    assert_eq!(sync.writer.repaired, [chain[390]]);
+}
+
+#[test]
 fn a_block_that_does_not_stay_whole_is_not_fetched_all_the_time() {
     let (mut sync, chain) = connected(3);
     let alice = sync.connect(chain[2]);
@@ -97,14 +110,15 @@ fn a_block_that_does_not_stay_whole_is_not_fetched_all_the_time() {
     sync.serve(&[alice]);
     assert_eq!(sync.writer.repaired.len(), 1);
 
+    sync.advance(Duration::from_secs(10 * 60 - 1));
+    assert!(!sync.find_damaged(chain[0]));
+    assert!(sync.find_damaged(chain[1]), "the others are");
+    sync.serve(&[alice]);
+    sync.advance(Duration::from_secs(1));
     assert!(sync.find_damaged(chain[0]));
-    assert_eq!(sync.owes(alice), []);
-    sync.advance(Duration::from_secs(9 * 60));
-    assert_eq!(sync.owes(alice), []);
-    sync.advance(Duration::from_secs(60));
     assert_eq!(sync.owes(alice), [chain[0]]);
     sync.serve(&[alice]);
-    assert_eq!(sync.writer.repaired.len(), 2);
+    assert_eq!(sync.writer.repaired, [chain[0], chain[1], chain[0]]);
 }
 
 #[test]
@@ -121,4 +135,21 @@ fn a_switch_that_needs_a_damaged_block_is_made_once_it_is_there() {
     sync.deliver(alice, chain[3]);
     assert_eq!(sync.connected(), side[3]);
     assert_eq!((sync.writer.switches, sync.dropped()), (1, vec![]));
+}
+
+#[test]
+fn a_damaged_block_of_a_branch_that_all_have_left_is_asked_of_whoever_may_have_kept_it() {
+    let (mut sync, chain) = connected(5);
+    let side = sync.forge.mine(chain[1], 4);
+    sync.writer.damaged.insert(chain[3]);
+    let bob = sync.connect(side[3]);
+    for hash in &side {
+        sync.deliver(bob, *hash);
+    }
+    assert_eq!((sync.connected(), sync.owes(bob)), (chain[4], vec![chain[3]]));
+    sync.not_found(bob, chain[3]);
+    let carol = sync.connect(side[3]);
+    assert_eq!((sync.owes(bob), sync.owes(carol)), (vec![], vec![chain[3]]));
+    sync.deliver(carol, chain[3]);
+    assert_eq!(sync.connected(), side[3]);
 }

@@ -23,6 +23,7 @@ use chainstore::{Height, Tip};
 
 use super::patience::Patience;
 use super::peers::Peer;
+use super::repair::Missing;
 use super::window::{WINDOW, Window};
 use crate::headers::{HeaderTip, HeaderTree};
 use crate::peer::{PeerId, PeerInfo};
@@ -91,7 +92,7 @@ pub(super) struct Situation<'a> {
     /// Nothing that is in memory can move before another block arrives.
     pub stuck: bool,
     /// Blocks that are damaged on disk.
-    pub repairs: &'a [(Height, BlockHash)],
+    pub repairs: &'a [Missing],
     /// Whether a block is in memory, on disk, or never to be asked for again.
     pub is_settled: &'a dyn Fn(&BlockHash) -> bool,
 }
@@ -264,6 +265,10 @@ impl Scheduler {
             || self.peers.values().any(|peer| peer.is_undecided() || peer.can_give(height, hash, tree))
     }
 
+    pub fn is_asked(&self, hash: &BlockHash) -> bool {
+        self.requests.contains_key(hash)
+    }
+
     /// Blocks that were asked for and did not arrive yet.
     pub fn in_flight(&self) -> usize {
         self.requests.len()
@@ -348,10 +353,14 @@ impl Scheduler {
 
     /// Asks for blocks that are damaged on disk: a wallet waits for each.
     fn ask_repairs(&mut self, now: Now, situation: &Situation, asked: &mut Asked) {
-        for &(height, hash) in situation.repairs {
+        for &Missing { height, hash, anywhere } in situation.repairs {
             if self.requests.contains_key(&hash) {
                 self.hedge(now, hash, situation.tree, asked);
-            } else if let Some(peer) = self.choose(height, hash, &[], situation.tree) {
+                continue;
+            }
+            let has_it = self.choose(height, hash, &[], situation.tree);
+            let may_have_it = || anywhere.then(|| self.choose_any(height, hash)).flatten();
+            if let Some(peer) = has_it.or_else(may_have_it) {
                 self.send(now, peer, height, hash, Purpose::Repair, asked);
             }
         }
@@ -428,6 +437,12 @@ impl Scheduler {
         let any_good = self.peers.iter().filter(able).any(|(_, peer)| !peer.is_unreliable());
         let free = |(_, peer): &(&PeerId, &Peer)| peer.has_room() && !(any_good && peer.is_unreliable());
         let free = self.peers.iter().filter(free).filter(able);
+        free.min_by_key(|(_, peer)| peer.burden()).map(|(id, _)| *id)
+    }
+
+    /// A peer that may have kept a block which is not of its chain.
+    fn choose_any(&self, height: Height, hash: BlockHash) -> Option<PeerId> {
+        let free = self.peers.iter().filter(|(_, peer)| peer.has_room() && peer.may_have_kept(height, hash));
         free.min_by_key(|(_, peer)| peer.burden()).map(|(id, _)| *id)
     }
 

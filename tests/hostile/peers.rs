@@ -301,6 +301,29 @@ fn a_peer_that_stalls_in_the_middle_of_a_block_is_gone_round() {
 }
 
 #[test]
+fn peers_that_tell_no_headers_cost_seconds_and_not_minutes() {
+    let blocks = chain();
+    let silent: Vec<_> = (0..2)
+        .map(|_| {
+            HostilePeer::start(|mut stream| {
+                shake_hands(&mut stream);
+                closed_after(&mut stream, SYNC)
+            })
+        })
+        .collect();
+    let honest = ReplayPeer::start(Network::Bitcoin, blocks.clone());
+    let mut options = Options::new(PEERDEX, "mainnet");
+    for peer in &silent {
+        options = options.connect(peer.address);
+    }
+    let mut server = options.connect(honest.address()).start();
+    // Asked one after the other at worst: 5 s, 10 s, and 20 s in which the silent ones might say more.
+    let took = server.wait_synced(&tip_of(&blocks), SYNC);
+    assert!(took < Duration::from_secs(45), "{took:?}");
+    assert_eq!(honest.versions().len(), 1);
+}
+
+#[test]
 fn a_peer_that_hangs_up_again_and_again_is_not_dialled_in_a_loop() {
     let blocks = chain();
     let honest = ReplayPeer::start(Network::Bitcoin, blocks.clone());

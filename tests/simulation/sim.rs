@@ -1,6 +1,7 @@
 //! The network around one node: peers with queues, each with a character, and the clock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::p2p::ServiceFlags;
 use bitcoin::{BlockHash, Network, Work};
-use chainstore::{Options, ScriptHash, Store};
-use peerdex::blocks::check_received;
-use peerdex::node::chain::{Chain, Command};
+use chainstore::{Height, Options, ScriptHash, Store};
+use peerdex::blocks::{ChainEvent, check_received};
+use peerdex::node::chain::{Chain, Command, Event};
 use peerdex::node::{Input, Node, Output};
 use peerdex::peer::{CloseReason, Message, PeerId, PeerInfo, WireBlock};
 use peerdex::time::{Instant, Now};
@@ -78,7 +79,14 @@ pub struct Simulation {
     pub steps: usize,
     pub reorgs: usize,
     pub lies_told: usize,
-    _folder: tempfile::TempDir,
+    /// Bytes of the block files that were changed, and blocks that were put in place for it.
+    pub rotten: usize,
+    pub repaired: usize,
+    /// Switches that were put off as a block was damaged.
+    pub switches_blocked: usize,
+    /// A switch waits for a damaged block.
+    blocked: bool,
+    folder: tempfile::TempDir,
 }
 
 impl Simulation {
@@ -129,7 +137,11 @@ impl Simulation {
             steps: 0,
             reorgs: 0,
             lies_told: 0,
-            _folder: folder,
+            rotten: 0,
+            repaired: 0,
+            switches_blocked: 0,
+            blocked: false,
+            folder,
         }
     }
 
@@ -138,7 +150,8 @@ impl Simulation {
         self.steps += 1;
         match self.rng.u8(..100) {
             0..40 => self.deliver_to_node(),
-            40..75 => self.peer_reads(),
+            40..74 => self.peer_reads(),
+            74 => self.rot(),
             75..80 => self.write_chain(),
             80..83 => self.mine(),
             83..86 => self.gossip(),
@@ -181,6 +194,8 @@ impl Simulation {
                     peer.outbox.push_back(Message::Headers(vec![tip.header]));
                 }
             }
+            let tip = self.chain.snapshot().tip().unwrap();
+            self.read_block(Height(round % (tip.height.0 + 1)));
             self.pass(Duration::from_millis(500));
             self.perform();
             while !self.commands.is_empty() {
@@ -195,6 +210,42 @@ impl Simulation {
         assert_eq!(view.hash, tip.hash, "seed {}: the last block was not committed", self.seed);
         assert!(self.node.progress().synced, "seed {}: never synced", self.seed);
         self.check_accounts(self.steps);
+        assert!(!self.blocked, "seed {}: a switch waits for a damaged block", self.seed);
+        for (height, hash) in (1..).zip(self.world.chain(tip.hash)) {
+            let raw = self.chain.snapshot().raw_block(Height(height)).unwrap();
+            assert_eq!(raw, Some(serialize(&self.world.blocks[&hash].block)), "seed {}", self.seed);
+        }
+    }
+
+    /// A byte of the block files changes, or a wallet asks for a block.
+    fn rot(&mut self) {
+        if self.rng.u8(..4) == 0 {
+            let name = self.folder.path().join("blocks/00000.blk");
+            let mut bytes = std::fs::read(&name).unwrap();
+            let at = self.rng.usize(..bytes.len());
+            bytes[at] ^= 1 << self.rng.u8(..8);
+            // In its place: the writer has the file open.
+            let file = std::fs::File::options().write(true).open(&name).unwrap();
+            file.write_all_at(&bytes[at..=at], at as u64).unwrap();
+            self.rotten += 1;
+        } else {
+            let tip = self.chain.snapshot().tip().unwrap();
+            let height = Height(self.rng.u32(0..=tip.height.0));
+            self.read_block(height);
+        }
+    }
+
+    /// Reads a block as a wallet would: it is right, or named as damaged.
+    fn read_block(&mut self, height: Height) {
+        let snapshot = self.chain.snapshot();
+        let hash = snapshot.header(height).unwrap().unwrap().block_hash();
+        match snapshot.raw_block(height) {
+            Ok(raw) => assert_eq!(raw, Some(serialize(&self.world.blocks[&hash].block))),
+            Err(chainstore::Error::DamagedBlock { height: at, hash: named, .. }) => {
+                assert_eq!((at, named), (height, hash));
+            }
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        }
     }
 
     /// The connected chain is valid, never loses work, and is the best of what was delivered.
@@ -206,7 +257,7 @@ impl Simulation {
         assert!(work >= self.best_work_seen, "seed {seed} step {step}: lost work");
         self.best_work_seen = work;
         assert!(self.delivered.contains(&tip), "seed {seed} step {step}: {tip} was never delivered");
-        if self.commands.is_empty() {
+        if self.commands.is_empty() && !self.blocked {
             let best = self.delivered.iter().map(|hash| self.work[hash]).max().unwrap();
             assert_eq!(work, best, "seed {seed} step {step}: a better chain was delivered whole");
         }
@@ -328,6 +379,17 @@ impl Simulation {
             self.chain.merge_done(job.run()).unwrap();
         }
         for event in events {
+            match &event {
+                Event::Chain(ChainEvent::Blocked { .. }) => {
+                    self.blocked = true;
+                    self.switches_blocked += 1;
+                }
+                Event::Chain(ChainEvent::Repaired { moved, .. }) => {
+                    self.blocked = false;
+                    self.repaired += usize::from(*moved);
+                }
+                _ => {}
+            }
             self.node.handle(self.now, Input::Chain(event));
         }
     }
