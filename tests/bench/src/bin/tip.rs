@@ -124,9 +124,10 @@ fn announce_all(
 ) -> anyhow::Result<Vec<Taken>> {
     let mut rng = fastrand::Rng::with_seed(arguments.seed);
     let mut taken = Vec::new();
-    for next in height + 1..=height + arguments.blocks as usize {
+    let blocks = chain.iter().enumerate().skip(height + 1).take(arguments.blocks as usize);
+    for (next, block) in blocks {
         std::thread::sleep(Duration::from_millis(arguments.pause));
-        taken.push(announce(peer, wallet, next, &chain[next], arguments.scripts as usize, &mut rng)?);
+        taken.push(announce(peer, wallet, next, block, arguments.scripts as usize, &mut rng)?);
     }
     Ok(taken)
 }

@@ -1,14 +1,15 @@
 //! Rounds of kills: each begins with an empty folder and goes through every phase of a server's life.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use bitcoin::Block;
 
-use super::check::{self, Sample};
-use super::model::{Model, script_hash};
+use super::aim::{Aim, FIRST, LATER};
+use super::check;
+use super::model::Model;
+use super::sample::sample;
 use super::server::{Phase, Server};
 use super::tally::Tally;
 use super::world::World;
@@ -26,46 +27,6 @@ const DEPTHS: [usize; 12] = [1, 2, 3, 6, 15, 20, 21, 34, 60, 100, 200, 320];
 const CHECK_EVERY: u32 = 4;
 /// Blocks within which a merge must come.
 const MERGE_WITHIN: usize = 40;
-/// Scripts and transactions of each kind that a server is asked for.
-const SAMPLE: usize = 50;
-
-/// At what a kill aims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Aim {
-    Opening,
-    Bulk,
-    BulkEnd,
-    CatchingUp,
-    Tip,
-    Merge,
-    Reorg,
-}
-
-/// One round: the first sync in this order, then what happens at the tip in any.
-const FIRST: [Aim; 8] = [
-    Aim::Bulk,
-    Aim::Bulk,
-    Aim::BulkEnd,
-    Aim::Bulk,
-    Aim::BulkEnd,
-    Aim::BulkEnd,
-    Aim::BulkEnd,
-    Aim::CatchingUp,
-];
-const LATER: [Aim; 12] = [
-    Aim::Opening,
-    Aim::Opening,
-    Aim::Tip,
-    Aim::Tip,
-    Aim::Tip,
-    Aim::Merge,
-    Aim::Merge,
-    Aim::Merge,
-    Aim::Reorg,
-    Aim::Reorg,
-    Aim::Reorg,
-    Aim::Reorg,
-];
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -413,7 +374,7 @@ impl<'a> Harm<'a> {
         let mut server = self.start()?;
         self.reach(&mut server)?;
         let model = Model::of(&self.world.chain)?;
-        check::wallet(server.service, &model, &self.sample()?)?;
+        check::wallet(server.service, &model, &sample(&self.world, &mut self.rng)?)?;
         if self.rng.bool() {
             server.stop()?;
         } else {
@@ -425,44 +386,6 @@ impl<'a> Harm<'a> {
     fn compare_folder(&self) -> anyhow::Result<()> {
         check::folder(&self.data, &Model::of(&self.world.chain)?, &self.world.universe)
     }
-
-    /// Of everything that ever was, of what the last reorg took away, and of what it brought.
-    fn sample(&mut self) -> anyhow::Result<Sample> {
-        let mut scripts: Vec<_> = self.world.universe.scripts.iter().copied().collect();
-        let mut txids: Vec<_> = self.world.universe.txids.iter().copied().collect();
-        self.rng.shuffle(&mut scripts);
-        self.rng.shuffle(&mut txids);
-        let mut sample = Sample {
-            scripts: scripts.into_iter().take(SAMPLE).collect(),
-            txids: txids.into_iter().take(SAMPLE).collect(),
-        };
-        let brought = &self.world.chain[self.world.last_fork + 1..];
-        for blocks in [&self.world.removed, brought] {
-            let (scripts, txids) = some(blocks, &mut self.rng)?;
-            sample.scripts.extend(scripts);
-            sample.txids.extend(txids);
-        }
-        let genesis: Block = bitcoin::consensus::deserialize(&self.world.chain[0].read()?)?;
-        sample.txids.retain(|txid| *txid != genesis.txdata[0].compute_txid());
-        Ok(sample)
-    }
-}
-
-/// Scripts and transactions of some of these blocks.
-fn some(
-    blocks: &[Served],
-    rng: &mut fastrand::Rng,
-) -> anyhow::Result<(BTreeSet<[u8; 32]>, BTreeSet<bitcoin::Txid>)> {
-    let (mut scripts, mut txids) = (BTreeSet::new(), BTreeSet::new());
-    for _ in 0..SAMPLE {
-        let Some(served) = rng.choice(blocks) else { break };
-        let block: Block = bitcoin::consensus::deserialize(&served.read()?)?;
-        let Some(tx) = rng.choice(&block.txdata) else { continue };
-        txids.insert(tx.compute_txid());
-        let script = rng.choice(&tx.output).map(|output| script_hash(&output.script_pubkey));
-        scripts.extend(script);
-    }
-    Ok((scripts, txids))
 }
 
 fn display(block: &Served) -> String {
