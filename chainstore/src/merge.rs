@@ -254,9 +254,13 @@ impl Store {
         let Some(merging) = self.merging.as_mut().filter(|merging| !merging.is_out) else { return Ok(None) };
         let (number, deltas) = (merging.number, merging.deltas.clone());
         if !merging.arrays_done {
-            merging.is_out = true;
-            let (files, given_up) = (self.files.clone(), merging.given_up.clone());
-            let work = Work::Arrays { files, from: self.view.base, deltas, given_up };
+            let given_up = merging.given_up.clone();
+            let largest =
+                self.view.index.parts().iter().map(|placed| &placed.info).max_by_key(|info| info.bytes);
+            let txs: usize = deltas.iter().map(|delta| delta.head.txids.len()).sum();
+            self.room_for_part(largest, txs as u64)?;
+            self.merging.iter_mut().for_each(|merging| merging.is_out = true);
+            let work = Work::Arrays { files: self.files.clone(), from: self.view.base, deltas, given_up };
             return Ok(Some(MergeJob { number, work }));
         }
         let index = &self.view.index;

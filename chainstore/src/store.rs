@@ -250,7 +250,7 @@ impl Store {
         if let Some(bulk) = &mut self.bulk {
             return outpoints.iter().map(|outpoint| bulk.fetch(outpoint)).collect();
         }
-        outpoints.iter().map(|outpoint| self.staged.view.coin(outpoint)).collect()
+        self.staged.view.coins(outpoints)
     }
 
     /// Whether a transaction of that id, which has so many outputs, has an unspent one at the staged tip (BIP30).

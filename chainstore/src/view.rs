@@ -4,7 +4,8 @@
 //! the files were not cut; the snapshot watches that.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::thread;
 
 use bitcoin::block::Header;
 use bitcoin::hashes::{Hash, sha256d};
@@ -20,6 +21,12 @@ use crate::merkle;
 use crate::repair::name_block;
 use crate::segments::{BlockPos, file_name};
 use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
+
+/// Threads that look for the coins of one block.
+static LOOKING_THREADS: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from).min(4));
+/// Fewer are not worth a thread.
+const LOOKS_OF_A_THREAD: usize = 256;
 
 /// Block times of which the median counts (BIP113).
 const MEDIAN_BLOCKS: u32 = 11;
@@ -234,6 +241,27 @@ impl View {
             }
         }
         Ok(None)
+    }
+
+    /// The same of many, on several threads: each look waits for memory, or for the disk.
+    pub(crate) fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
+        let some = |outpoints: &[OutPoint]| -> Result<Vec<Option<Coin>>, Error> {
+            outpoints.iter().map(|outpoint| self.coin(outpoint)).collect()
+        };
+        if outpoints.len() < LOOKS_OF_A_THREAD * 2 {
+            return some(outpoints);
+        }
+        let each = outpoints.len().div_ceil(*LOOKING_THREADS).max(LOOKS_OF_A_THREAD);
+        thread::scope(|scope| {
+            let rest = outpoints[each..].chunks(each);
+            let rest: Vec<_> = rest.map(|outpoints| scope.spawn(move || some(outpoints))).collect();
+            let mut coins = some(&outpoints[..each])?;
+            for found in rest {
+                let panicked = |_| Err(Error::corrupt("base", "a thread that looked for coins panicked"));
+                coins.extend(found.join().unwrap_or_else(panicked)?);
+            }
+            Ok(coins)
+        })
     }
 
     fn place(&self, tx_num: TxNum, coin: CoinValue) -> Result<Coin, Error> {

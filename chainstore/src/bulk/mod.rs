@@ -73,7 +73,7 @@ impl Bulk {
         let files = below.files.clone();
         let below = View { deltas: crate::deltas::Deltas::default(), ..below };
         let runs = durable.runs_of(Kind::Coins);
-        let coins = Coins::open(&disk, durable.secret, memory_bytes / 2, &runs, below.base.blocks > 0)?;
+        let coins = Coins::open(&disk, durable.secret, memory_bytes / 10 * 7, &runs, below.base.blocks > 0)?;
         let tx_ends = files.tx_ends(durable.mark.blocks)?;
         let mut times = Vec::with_capacity(tx_ends.len());
         for height in 0..durable.mark.blocks {
@@ -81,7 +81,7 @@ impl Bulk {
             times.push(crate::view::decode_header(&header)?.time);
         }
         // Two rows of history for each that names a transaction, and more.
-        let rows_limit = (memory_bytes / 4 / size_of::<HistoryRow>()).max(16);
+        let rows_limit = (memory_bytes / 5 / size_of::<HistoryRow>()).max(16);
         Ok(Self {
             disk,
             files,
