@@ -321,7 +321,7 @@ impl RunCoins<'_> {
                 self.group.push((key, (!row.is_gone()).then(|| coin_content(&value))));
             }
             // From the end they are taken.
-            self.group.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+            self.group.sort_unstable_by_key(|(key, _)| std::cmp::Reverse(*key));
         }
         Ok(())
     }
