@@ -247,7 +247,7 @@ fn info_and_check_look_at_a_folder_that_nobody_has_open() {
     let said = stdout(&info);
     assert!(info.status.success(), "{}", stderr(&info));
     let height = format!("to height {}", blocks - 1);
-    for word in ["signet", &height, &tip, "txid-prefix 8", "raw blocks", "bytes a transaction", "will need"] {
+    for word in ["signet", &height, &tip, "txid-prefix 6", "raw blocks", "bytes a transaction", "will need"] {
         assert!(said.contains(word), "'{word}' is missing in:\n{said}");
     }
     let sound = run(&asked("check"), &[]);

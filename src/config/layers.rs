@@ -76,6 +76,8 @@ struct Arguments {
 /// What to do instead of just running the server.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommand {
+    /// Run the server, as without a command
+    Run,
     /// Take the blocks of a Bitcoin Core's files first, then run the server
     ///
     /// The node must not be running meanwhile.

@@ -86,7 +86,7 @@ pub fn load(
     let env: Vec<(OsString, OsString)> = env.into_iter().collect();
     match Layers::collect(args, &env, read_file)? {
         layers::Collected::Print(text) => Ok(Command::Print(text)),
-        layers::Collected::Layers(layers, None) => {
+        layers::Collected::Layers(layers, None | Some(Subcommand::Run)) => {
             Ok(Command::Run(Box::new(resolve(&layers, &env, Peers::Needed)?)))
         }
         layers::Collected::Layers(layers, Some(Subcommand::Import { paths, stop_after_import })) => {
