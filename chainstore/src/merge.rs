@@ -72,6 +72,11 @@ enum Made {
 }
 
 impl MergeJob {
+    /// Whether a merge begins with it.
+    pub fn is_first(&self) -> bool {
+        matches!(self.work, Work::Arrays { .. })
+    }
+
     /// Does the work. It may take seconds; nobody waits for it.
     pub fn run(self) -> MergeResult {
         let number = self.number;

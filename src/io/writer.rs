@@ -160,8 +160,9 @@ impl Writer {
             Err(_) => {}
         }
         if let Some(job) = self.chain.merge_job()? {
-            if !std::mem::replace(&mut self.told_merge, true) {
+            if job.is_first() {
                 debug!("merging old deltas into the base");
+                self.told_merge = true;
             }
             // The thread lives as long as this end of its channel.
             self.is_merging = link.jobs.send(job).is_ok();
