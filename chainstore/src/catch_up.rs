@@ -9,10 +9,11 @@
 
 use std::sync::Arc;
 
-use crate::base::{Base, PartList, Undone, file_name};
+use crate::base::{Base, PartList, Undone};
 use crate::build::tx_offsets;
 use crate::bulk::{self, Bulk, BulkState, Load, Secret};
 use crate::deltas::Deltas;
+use crate::disk::remove;
 use crate::error::Error;
 use crate::store::{NewBlock, Staged, Store};
 use crate::tip::State;
@@ -152,8 +153,7 @@ impl Store {
         change.commit()?;
         bulk.flushed(state);
         for run in removed {
-            let name = run.name();
-            self.disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))?;
+            remove(&*self.disk, &run.name())?;
         }
         Ok(())
     }
@@ -197,8 +197,7 @@ impl Store {
         change.commit()?;
         bulk::remove_leftovers(&*self.disk, None)?;
         for placed in self.view.index.parts() {
-            let name = file_name(placed.info.file);
-            self.disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))?;
+            remove(&*self.disk, &placed.info.name())?;
         }
         self.next_file = list.next_file;
         self.bulk_ended = true;

@@ -22,6 +22,24 @@ pub(crate) fn put_u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
+/// Ends a row with the checksum of all before.
+pub(crate) fn put_crc(out: &mut Vec<u8>) {
+    let crc = crc32c::crc32c(out);
+    put_u32(out, crc);
+}
+
+/// A row without the checksum that it ends with, which must be right.
+pub(crate) fn without_crc(row: &[u8]) -> Result<&[u8], DecodeError> {
+    let Some((body, crc)) = row.split_last_chunk::<4>() else {
+        return Err(DecodeError { what: "row ends early", at: row.len() });
+    };
+    if crc32c::crc32c(body) == u32::from_le_bytes(*crc) {
+        Ok(body)
+    } else {
+        Err(DecodeError { what: "checksum does not match", at: body.len() })
+    }
+}
+
 /// Reads a row from its start.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {

@@ -16,7 +16,7 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Txid};
 
-use crate::codec::{DecodeError, Reader, put_u32, put_varint};
+use crate::codec::{DecodeError, Reader, put_crc, put_u32, put_varint, without_crc};
 use crate::delta::{Delta, DeltaHead, Made, OwnedRows, PREFIX_LEN, Spent};
 use crate::segments::BlockPos;
 use crate::types::{Height, ScriptClass, ScriptKey, TxNum};
@@ -84,8 +84,7 @@ pub(crate) fn encode(delta: &Delta) -> Vec<u8> {
             out.extend_from_slice(&spent.prefix);
         }
     }
-    let sum = crc32c::crc32c(&out);
-    put_u32(&mut out, sum);
+    put_crc(&mut out);
     out
 }
 
@@ -99,13 +98,7 @@ fn put_differences(out: &mut Vec<u8>, numbers: impl Iterator<Item = u32>) {
 }
 
 pub(crate) fn decode(height: Height, row: &[u8]) -> Result<Delta, DecodeError> {
-    let Some((body, sum)) = row.split_last_chunk::<4>() else {
-        return Err(DecodeError { what: "row ends early", at: row.len() });
-    };
-    if crc32c::crc32c(body) != u32::from_le_bytes(*sum) {
-        return Err(DecodeError { what: "checksum does not match", at: body.len() });
-    }
-    decode_body(height, body)
+    decode_body(height, without_crc(row)?)
 }
 
 /// [`decode`] without the checksum: what it covers is decoded with the same care.

@@ -170,6 +170,23 @@ impl DiskFile for fs::File {
     }
 }
 
+/// Removes a file; no error when it is missing.
+pub(crate) fn remove(disk: &dyn Disk, name: &str) -> Result<(), Error> {
+    disk.remove(name).map_err(|error| Error::io(name, "remove", error))
+}
+
+/// Removes the files in a folder that nobody names: what a crash left over.
+pub(crate) fn remove_unnamed(disk: &dyn Disk, dir: &str, named: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let list = disk.list(dir).map_err(|error| Error::io(dir, "list", error))?;
+    let names = list.into_iter().map(|file| format!("{dir}/{file}"));
+    names.filter(|name| !named(name)).try_for_each(|name| remove(disk, &name))
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_dir(disk: &dyn Disk, dir: &str) -> Result<(), Error> {
+    disk.sync_dir(dir).map_err(|error| Error::io(dir, "fsync", error))
+}
+
 /// An open file whose errors name it.
 #[derive(Clone, Debug)]
 pub(crate) struct NamedFile {

@@ -13,7 +13,7 @@ use crate::base::{
     rewrite,
 };
 use crate::delta::Delta;
-use crate::disk::Disk;
+use crate::disk::{Disk, remove, sync_dir};
 use crate::error::Error;
 use crate::files::{BlockRow, Files};
 use crate::snapshot::Snapshot;
@@ -113,16 +113,18 @@ impl Job<'_> {
         let whole = KeyRange::split_all(0).next();
         let range =
             self.old.map(|old| old.info.range).or(whole).ok_or_else(|| Error::corrupt("base", "no keys"))?;
-        let valid = || {
-            let info = self.old?.info;
-            Some(Valid { undone: self.undone, from: info.cut?, end: info.reach.txs })
-        };
-        let changes = DeltaChanges { deltas, range, valid: valid(), prefix_len: self.prefix_len };
+        let changes = DeltaChanges { deltas, range, valid: self.valid(), prefix_len: self.prefix_len };
         match plan.table {
             Table::Scripts => self.write(plan, base::script_shape, &mut changes.scripts()),
             Table::Coins => self.write(plan, base::coin_shape, &mut changes.coins()),
             Table::Txs => self.write(plan, base::tx_shape, &mut changes.txs()),
         }
+    }
+
+    /// What of the old part is valid, where not all of it is.
+    fn valid(&self) -> Option<Valid<'_>> {
+        let info = self.old?.info;
+        Some(Valid { undone: self.undone, from: info.cut?, end: info.reach.txs })
     }
 
     fn write<const N: usize>(
@@ -131,12 +133,9 @@ impl Job<'_> {
         shape: impl Fn(u8) -> base::Shape<N>,
         changes: &mut impl Change<N>,
     ) -> Result<Vec<PartInfo>, Error> {
-        let valid = self.old.and_then(|old| {
-            Some(Valid { undone: self.undone, from: old.info.cut?, end: old.info.reach.txs })
-        });
         let old = self.old.map_or_else(Old::none, Old::new);
-        let made = rewrite(self.disk, plan, old, shape, valid.as_ref(), changes)?;
-        self.disk.sync_dir(base::DIR).map_err(|error| Error::io(base::DIR, "fsync", error))?;
+        let made = rewrite(self.disk, plan, old, shape, self.valid().as_ref(), changes)?;
+        sync_dir(self.disk, base::DIR)?;
         Ok(made)
     }
 }
@@ -340,8 +339,7 @@ impl Store {
         self.publish();
         if let Some(old) = old {
             // Snapshots that still read it keep it open.
-            let name = base::file_name(old);
-            self.disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))?;
+            remove(&*self.disk, &base::file_name(old))?;
         }
         Ok(())
     }
@@ -387,20 +385,7 @@ fn parts_of(index: &base::Base, table: Table) -> u64 {
 fn remove_unused(disk: &dyn Disk, result: MergeResult) -> Result<(), Error> {
     if let Ok(Made::Parts { new, .. }) = result.made {
         for placed in new {
-            let name = placed.info.name();
-            disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes the files in `base/` that no row names.
-pub(crate) fn remove_leftovers(disk: &dyn Disk, named: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let list = disk.list(base::DIR).map_err(|error| Error::io(base::DIR, "list", error))?;
-    for file in list {
-        let name = format!("{}/{file}", base::DIR);
-        if !named(&name) {
-            disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))?;
+            remove(disk, &placed.info.name())?;
         }
     }
     Ok(())

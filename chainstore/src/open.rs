@@ -9,11 +9,10 @@ use redb::{Builder, Database};
 
 use crate::base::{self, Base, PartInfo};
 use crate::bulk::{self, Bulk, BulkState};
-use crate::disk::{Backend, Disk, NamedFile};
+use crate::disk::{Backend, Disk, NamedFile, remove_unnamed};
 use crate::error::Error;
 use crate::files::Files;
 use crate::manifest::Manifest;
-use crate::merge;
 use crate::segments::SegmentWriter;
 use crate::store::{Lock, Options, Parts};
 use crate::tip::{self, State, TipFile};
@@ -57,7 +56,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options, kept: &mut Kept) -> R
     bulk::remove_leftovers(&*disk, bulk_state.as_ref())?;
     let parts = tip.parts()?;
     let named = |parts: &[PartInfo], name: &str| parts.iter().any(|part| part.name() == name);
-    merge::remove_leftovers(&*disk, |name| {
+    remove_unnamed(&*disk, base::DIR, |name| {
         let bulk_has = bulk_state.as_ref().is_some_and(|bulk| named(&bulk.parts, name));
         bulk_has || named(&parts.parts, name)
     })?;

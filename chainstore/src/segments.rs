@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::disk::{Disk, NamedFile};
+use crate::disk::{Disk, NamedFile, remove};
 use crate::error::Error;
 use crate::repair::Repairs;
 
@@ -156,7 +156,7 @@ impl SegmentWriter {
         }
         found.sort_unstable();
         for &segment in found.iter().filter(|segment| **segment > end.segment) {
-            remove(&*disk, segment)?;
+            remove(&*disk, &file_name(segment))?;
         }
         found.retain(|segment| *segment <= end.segment);
         if found.is_empty() && end != SegmentEnd::default() {
@@ -238,7 +238,7 @@ impl SegmentWriter {
     /// Goes back to an earlier end that was durable then.
     pub(crate) fn rewind(&mut self, end: SegmentEnd) -> Result<(), Error> {
         for segment in end.segment + 1..=self.end.segment {
-            remove(&*self.disk, segment)?;
+            remove(&*self.disk, &file_name(segment))?;
         }
         if self.end.segment != end.segment {
             self.current = NamedFile::create(&*self.disk, &file_name(end.segment))?;
@@ -252,9 +252,4 @@ impl SegmentWriter {
 
 fn missing_file(segment: u32) -> String {
     Error::corrupt(&file_name(segment), "the file is missing").to_string()
-}
-
-fn remove(disk: &dyn Disk, segment: u32) -> Result<(), Error> {
-    let name = file_name(segment);
-    disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))
 }

@@ -79,14 +79,13 @@ impl<'a> DeltaChanges<'a> {
         let restored: Vec<ScriptKey> =
             self.valid.iter().flat_map(|valid| valid.undone.scripts(keys.clone()).copied()).collect();
         changes.sort_unstable();
-        let valid = self.valid.as_ref().map(|valid| Valid { ..*valid });
         ScriptChanges {
             deltas: self.deltas,
             changes,
             at: 0,
             restored: restored.into_iter(),
             next: None,
-            valid,
+            valid: self.valid,
         }
     }
 

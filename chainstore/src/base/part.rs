@@ -11,7 +11,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 use super::bucket::Shape;
 use super::rows::{COIN_CONTENT, COIN_KEY, SCRIPT_KEY, TX_KEY};
-use crate::codec::{DecodeError, Reader, put_u32};
+use crate::codec::{DecodeError, Reader, put_crc, put_u32, without_crc};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::open::open_db;
@@ -220,23 +220,17 @@ impl PartList {
         put_u32(&mut out, self.next_file);
         put_u32(&mut out, self.parts.len() as u32);
         self.parts.iter().for_each(|part| put_part(&mut out, part));
-        let crc = crc32c::crc32c(&out);
-        put_u32(&mut out, crc);
+        put_crc(&mut out);
         out
     }
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(row);
-        let Some((body, crc)) = row.split_last_chunk::<4>() else { return reader.fail("row ends early") };
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-            return reader.fail("checksum does not match");
-        }
+        let mut reader = Reader::new(without_crc(row)?);
         let (next_file, count) = (reader.u32()?, reader.u32()?);
         let mut parts = Vec::new();
         for _ in 0..count {
             parts.push(read_part(&mut reader)?);
         }
-        reader.u32()?;
         reader.finish()?;
         let list = Self { next_file, parts };
         if Table::ALL.into_iter().all(|table| list.is_whole(table)) {

@@ -6,7 +6,7 @@
 use redb::{Database, Table as RedbTable};
 
 use super::bucket::{Shape, bits_for};
-use super::changes::Change;
+use super::changes::{Change, keep};
 use super::part::{DIR, KeyRange, PartInfo, ROWS, Reach, Table, file_name, head};
 use super::{Placed, Undone};
 use crate::disk::Disk;
@@ -30,6 +30,7 @@ pub(crate) struct Plan {
 }
 
 /// What of an old part is valid, where not all of it is.
+#[derive(Clone, Copy)]
 pub(crate) struct Valid<'a> {
     pub(crate) undone: &'a Undone,
     pub(crate) from: u32,
@@ -107,7 +108,8 @@ pub(crate) fn rewrite<const N: usize>(
         while let Some((key, found)) = old.next(old_shape)? {
             content.clear();
             let kept = match valid {
-                Some(valid) => changes_keep(plan.table, valid, &key, found, &mut content)?,
+                Some(valid) => keep(plan.table, valid, &key, found, &mut content)
+                    .map_err(|fault| Error::corrupt(DIR, fault.to_string()))?,
                 None => {
                     content.extend_from_slice(found);
                     true
@@ -174,18 +176,6 @@ pub(crate) fn rewrite<const N: usize>(
         return Err(Error::corrupt(DIR, "entries outside of the keys of their part"));
     }
     Ok(parts)
-}
-
-/// What of an entry is left after a deep undo; the rest comes back as a change.
-fn changes_keep<const N: usize>(
-    table: Table,
-    valid: &Valid<'_>,
-    key: &[u8; N],
-    content: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<bool, Error> {
-    super::changes::keep(table, valid, key, content, out)
-        .map_err(|fault| Error::corrupt(DIR, fault.to_string()))
 }
 
 /// Gathers entries into rows and puts those.

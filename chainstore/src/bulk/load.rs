@@ -18,7 +18,7 @@ use crate::base::{
     coin_content, coin_key, cut, rewrite, tx_key,
 };
 use crate::delta::CoinValue;
-use crate::disk::Disk;
+use crate::disk::{Disk, sync_dir};
 use crate::error::Error;
 use crate::files::Files;
 use crate::group::{Group, GroupCoin};
@@ -90,8 +90,8 @@ pub(crate) fn load(
             drop(sender);
             for done in done {
                 let Done { parts, unspent, repeated } = done?;
-                load.disk.sync_dir(base::DIR).map_err(|error| Error::io(base::DIR, "fsync", error))?;
-                load.disk.sync_dir(super::DIR).map_err(|error| Error::io(super::DIR, "fsync", error))?;
+                sync_dir(&**load.disk, base::DIR)?;
+                sync_dir(&**load.disk, super::DIR)?;
                 state.parts.extend(parts);
                 state.runs.extend(unspent);
                 state.repeated.extend(repeated);

@@ -23,7 +23,7 @@ use self::rows::{CoinKey, CoinRow, HistoryRow, MAX_OUTPUTS, NewCoin, TxRow};
 use self::run::write_sorted;
 use crate::base::BaseMark;
 use crate::delta::{Delta, tx_prefix};
-use crate::disk::Disk;
+use crate::disk::{Disk, remove_unnamed, sync_dir};
 use crate::error::Error;
 use crate::files::{BlockRow, Files};
 use crate::segments::BlockPos;
@@ -359,7 +359,7 @@ impl Bulk {
         self.files.blockpos.sync()?;
         self.files.txids.sync()?;
         self.files.txpos.sync()?;
-        disk.sync_dir(DIR).map_err(|error| Error::io(DIR, "fsync", error))?;
+        sync_dir(&*disk, DIR)?;
         Ok((state, removed))
     }
 
@@ -384,13 +384,7 @@ fn dedup_from(rows: &mut Vec<HistoryRow>, from: usize) {
 
 /// Removes the runs that `state` does not name, all of them without a state.
 pub(crate) fn remove_leftovers(disk: &dyn Disk, state: Option<&BulkState>) -> Result<(), Error> {
-    let list = disk.list(DIR).map_err(|error| Error::io(DIR, "list", error))?;
-    for file in list {
-        let name = format!("{DIR}/{file}");
-        let named = state.is_some_and(|state| state.runs.iter().any(|run| run.name() == name));
-        if !named {
-            disk.remove(&name).map_err(|error| Error::io(&name, "remove", error))?;
-        }
-    }
-    Ok(())
+    remove_unnamed(disk, DIR, |name| {
+        state.is_some_and(|state| state.runs.iter().any(|run| run.name() == name))
+    })
 }

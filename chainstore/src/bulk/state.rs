@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use super::coins::Secret;
 use super::run::{Kind, RunInfo};
 use crate::base::{BaseMark, PartInfo, put_part, read_part};
-use crate::codec::{DecodeError, Reader, put_u32};
+use crate::codec::{DecodeError, Reader, put_crc, put_u32, without_crc};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,17 +69,12 @@ impl BulkState {
         self.parts.iter().for_each(|part| put_part(&mut out, part));
         put_u32(&mut out, self.repeated.len() as u32);
         self.repeated.iter().for_each(|number| put_u32(&mut out, *number));
-        let crc = crc32c::crc32c(&out);
-        put_u32(&mut out, crc);
+        put_crc(&mut out);
         out
     }
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(row);
-        let Some((body, crc)) = row.split_last_chunk::<4>() else { return reader.fail("row ends early") };
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-            return reader.fail("checksum does not match");
-        }
+        let mut reader = Reader::new(without_crc(row)?);
         let mark = BaseMark::read(&mut reader)?;
         let secret = Secret([u64::from_le_bytes(reader.array()?), u64::from_le_bytes(reader.array()?)]);
         let (next_run, count) = (reader.u32()?, reader.u32()?);
@@ -105,7 +100,6 @@ impl BulkState {
         for _ in 0..reader.u32()? {
             repeated.insert(reader.u32()?);
         }
-        reader.u32()?;
         reader.finish()?;
         Ok(Self { mark, secret, next_run, runs, parts, next_file, repeated })
     }
