@@ -16,10 +16,10 @@ fn main() -> ExitCode {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Command::Run(config)) => ended(io::run(&config)),
-        Ok(Command::Import(config, import)) => ended(io::import(&config, &import)),
-        Ok(Command::Info(folder)) => care::info(&folder),
-        Ok(Command::Check(folder)) => care::check(&folder),
+        Ok(Command::Run(config)) => ended(io::run(&config).map(|()| true)),
+        Ok(Command::Import(config, import)) => ended(io::import(&config, &import).map(|()| true)),
+        Ok(Command::Info(folder)) => ended(care::info(&folder).map(|()| true)),
+        Ok(Command::Check(folder)) => ended(care::check(&folder)),
         Err(error) => {
             eprintln!("peerdex: {error}");
             ExitCode::from(EXIT_USAGE)
@@ -27,9 +27,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn ended(result: anyhow::Result<()>) -> ExitCode {
+/// Whether all is well, or why it could not be told.
+fn ended(result: anyhow::Result<bool>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("peerdex: {error:#}");
             ExitCode::FAILURE

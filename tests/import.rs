@@ -99,6 +99,16 @@ fn mainnet_folder(blocks: &[Vec<u8>]) -> TempDir {
     folder
 }
 
+/// A folder has all of these mainnet blocks: a server on it fetches none, and answers for all.
+fn assert_complete(folder: TempDir, blocks: &[Vec<u8>]) {
+    let peer = ReplayPeer::start(Network::Bitcoin, blocks.to_vec());
+    let mut server = Options::new(PEERDEX, "mainnet").connect(peer.address()).start_in(folder);
+    server.wait_synced(&hash_of(&blocks[4521]), SYNC);
+    assert_answers(&mut server, &NaiveIndex::of_raw(blocks));
+    assert_eq!(peer.served().len(), 0, "no block is fetched");
+    server.stop();
+}
+
 #[test]
 fn shuffled_files_answer_as_blocks_from_a_peer() {
     let blocks = fixtures::run_from_genesis(Network::Bitcoin);
@@ -113,12 +123,7 @@ fn shuffled_files_answer_as_blocks_from_a_peer() {
     let (folder, log) = run_import(&options, folder);
     assert!(log.contains("import done height=4521") && log.contains("imported=0 "), "{log}");
 
-    let peer = ReplayPeer::start(Network::Bitcoin, blocks.clone());
-    let mut server = Options::new(PEERDEX, "mainnet").connect(peer.address()).start_in(folder);
-    server.wait_synced(&hash_of(&blocks[4521]), SYNC);
-    assert_answers(&mut server, &NaiveIndex::of_raw(&blocks));
-    assert_eq!(peer.served().len(), 0, "no block is fetched");
-    server.stop();
+    assert_complete(folder, &blocks);
 }
 
 #[test]
@@ -222,12 +227,7 @@ fn killed_at_random_moments_it_goes_on() {
 
     let (folder, log) = run_import(&options, folder);
     assert!(log.contains("import done height=4521"), "{log}");
-    let peer = ReplayPeer::start(Network::Bitcoin, blocks.clone());
-    let mut server = Options::new(PEERDEX, "mainnet").connect(peer.address()).start_in(folder);
-    server.wait_synced(&hash_of(&blocks[4521]), SYNC);
-    assert_answers(&mut server, &NaiveIndex::of_raw(&blocks));
-    assert_eq!(peer.served().len(), 0, "no block is fetched");
-    server.stop();
+    assert_complete(folder, &blocks);
 }
 
 #[test]

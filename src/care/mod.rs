@@ -3,15 +3,12 @@
 //!
 //! `space` decides whether to start, `info` says what is there, `check` whether that is
 //! right, `words` has sizes and times as people read them.
-//! What is measured comes from `chainstore`; what these commands say goes to standard output, their errors to
-//! standard error.
+//! What is measured comes from `chainstore`; what these commands say goes to standard output.
 
 mod check;
 mod info;
 mod space;
 mod words;
-
-use std::process::ExitCode;
 
 use anyhow::ensure;
 use chainstore::{Error, Options, Store};
@@ -21,42 +18,29 @@ pub use space::{Shortage, ensure_space};
 use crate::config::Folder;
 
 /// `peerdex info`: prints what the folder holds, takes and will need.
-pub fn info(folder: &Folder) -> ExitCode {
-    ended(open(folder).and_then(|store| info::Info::of(folder, &store)).map(|info| print!("{info}")))
+pub fn info(folder: &Folder) -> anyhow::Result<()> {
+    let store = open(folder)?;
+    print!("{}", info::Info::of(folder, &store)?);
+    Ok(())
 }
 
-/// `peerdex check`: says whether the folder is sound; exit code 1 when it is not.
-pub fn check(folder: &Folder) -> ExitCode {
+/// `peerdex check`: says whether the folder is sound, and gives that back.
+pub fn check(folder: &Folder) -> anyhow::Result<bool> {
     let mut store = match open(folder) {
         Ok(store) => store,
         Err(error) => {
             return match error.downcast_ref::<Error>() {
                 Some(damage @ (Error::Corrupt { .. } | Error::Checksum { .. } | Error::Index { .. })) => {
                     print!("{}", check::unopened(damage));
-                    ExitCode::FAILURE
+                    Ok(false)
                 }
-                _ => ended(Err(error)),
+                _ => Err(error),
             };
         }
     };
-    match check::check(folder, &mut store) {
-        Ok(verdict) => {
-            print!("{verdict}");
-            if verdict.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => ended(Err(error)),
-    }
-}
-
-/// Exit code 1 and the reason, where there is one.
-fn ended(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peerdex: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let verdict = check::check(folder, &mut store)?;
+    print!("{verdict}");
+    Ok(verdict.is_sound())
 }
 
 /// Opens a folder that is there and that no process has open.
