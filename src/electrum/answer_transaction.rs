@@ -1,34 +1,43 @@
 //! `blockchain.transaction.*`: bytes, proofs, broadcast.
 
+use bitcoin::Transaction;
+use bitcoin::consensus::deserialize;
+use chainstore::Height;
+
 use super::answer_block::height_of;
-use super::broadcast;
+use super::decoded::{self, Place};
 use super::error::RpcError;
 use super::json::Json;
 use super::methods::{Failure, Reply};
 use super::params::Args;
 use super::session::Context;
+use super::{batch, broadcast};
 
 /// Bitcoin Core's words, which wallets match: Sparrow skips a transaction when an error begins like this.
 const UNKNOWN: &str = "No such mempool or blockchain transaction";
 const GENESIS: &str =
     "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved";
-/// On these words, or in a batch on the code -32600, BlueWallet asks again for hex; Sparrow does on any error
-/// but an unknown transaction.
-const NOT_VERBOSE: &str = "verbose transactions are currently unsupported";
 
 pub(super) fn get(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let (txid, verbose) = (args.txid(0)?, args.boolean(1)?);
     if context.view.is_genesis_coinbase(&txid)? {
         return Err(RpcError::unavailable(GENESIS).into());
     }
-    if verbose {
-        let known = context.view.has_transaction(&txid)?;
-        let error =
-            if known { RpcError::invalid_request(NOT_VERBOSE) } else { RpcError::unavailable(UNKNOWN) };
-        return Err(error.into());
-    }
-    let transaction = context.view.transaction(&txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
-    Ok(Json::hex(&transaction.bytes).into())
+    let raw = context.view.transaction(&txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
+    if verbose { verbosely(context, &raw.bytes, raw.height) } else { Ok(Json::hex(&raw.bytes).into()) }
+}
+
+/// The transaction and its block, both of one view.
+fn verbosely(context: &Context<'_>, bytes: &[u8], height: Height) -> Result<Reply, Failure> {
+    // Neither happens: the block was decoded and connected before its transactions could be found.
+    let unreadable = || RpcError::unavailable("the index cannot be read");
+    let transaction: Transaction = deserialize(bytes).map_err(|_| unreadable())?;
+    let header = context.view.header(height)?.ok_or_else(unreadable)?;
+    let tip = context.view.tip().ok_or_else(unreadable)?;
+    let confirmations = (tip.height.0 + 1).saturating_sub(height.0);
+    let place = Place { block_hash: header.block_hash(), time: header.time, confirmations };
+    let written = decoded::transaction(&transaction, bytes, &place, context.server.network);
+    Ok(written.ok_or_else(batch::too_large_error)?.into())
 }
 
 pub(super) fn merkle(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {

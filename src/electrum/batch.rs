@@ -82,8 +82,12 @@ fn bounded(envelope: &Envelope<'_>, answer: &Result<Json, RpcError>, max_bytes: 
 }
 
 fn too_large(envelope: &Envelope<'_>) -> String {
-    let error = format!("response too large (over {MAX_RESPONSE_BYTES} bytes)");
-    envelope.answer(&Err(RpcError::invalid_request(error)))
+    envelope.answer(&Err(too_large_error()))
+}
+
+/// What is said in the place of an answer that is too long.
+pub(super) fn too_large_error() -> RpcError {
+    RpcError::invalid_request(format!("response too large (over {MAX_RESPONSE_BYTES} bytes)"))
 }
 
 /// What the shortest answer in a batch takes, with the comma after it.

@@ -208,7 +208,7 @@ static METHODS: &[Method] = &[
     synced(
         "blockchain.transaction.get",
         &[needs("tx_hash"), takes("verbose", "false")],
-        "the transaction in hex; *verbose* is refused as wallets expect of a server without it",
+        "the transaction in hex; with *verbose* as an object, in Bitcoin Core's words",
         answer_transaction::get,
     ),
     synced(

@@ -2,7 +2,7 @@
 //!
 //! In path order: `transport` cuts bytes into lines, `jsonrpc` finds the requests in a line, `version` agrees
 //! on a protocol, `methods` names what can be asked, `params` reads the arguments, the `answer_*` files answer
-//! from one `query::View`, `subscriptions` remembers what the wallet was told, `batch` collects what is answered
+//! from one `query::View` (`decoded` writes a transaction as Bitcoin Core does), `subscriptions` remembers what the wallet was told, `batch` collects what is answered
 //! together, and `session` ties them up, one for each connection.
 //! No socket here, no clock, and no question is answered from two views of the chain.
 
@@ -13,6 +13,7 @@ mod answer_server;
 mod answer_transaction;
 mod batch;
 mod broadcast;
+mod decoded;
 mod error;
 mod json;
 mod jsonrpc;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bitcoin::{BlockHash, Txid};
+use bitcoin::{BlockHash, Network, Txid};
 use bytes::Bytes;
 
 use crate::query::{Error, SyncState, Touched, View};
@@ -33,6 +33,8 @@ const MAX_WAITING_BROADCASTS: usize = 32;
 /// What all sessions of a server say alike.
 #[derive(Clone, Debug)]
 pub struct Server {
+    /// How addresses are written.
+    pub network: Network,
     pub genesis_hash: BlockHash,
     /// Name and version. The suffix makes Sparrow send batches: it knows servers by name.
     pub software: String,
@@ -40,9 +42,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of the network that begins with `genesis_hash`.
-    pub fn new(genesis_hash: BlockHash, version: &str) -> Self {
+    /// A server of `network`, which begins with `genesis_hash`.
+    pub fn new(network: Network, genesis_hash: BlockHash, version: &str) -> Self {
         Self {
+            network,
             genesis_hash,
             software: format!("peerdex/{version} (electrumx-compatible)"),
             banner: format!("peerdex {version}: an Electrum server that needs no Bitcoin node"),

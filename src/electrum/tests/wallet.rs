@@ -112,8 +112,9 @@ impl Wallet {
 }
 
 fn new_session(view: &Arc<View>) -> Session {
-    let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Bitcoin).block_hash();
-    Session::new(Arc::new(Server::new(genesis, "0.1.0")), Arc::clone(view))
+    let network = bitcoin::Network::Bitcoin;
+    let genesis = bitcoin::constants::genesis_block(network).block_hash();
+    Session::new(Arc::new(Server::new(network, genesis, "0.1.0")), Arc::clone(view))
 }
 
 /// A script hash as wallets write it.
