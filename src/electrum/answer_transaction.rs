@@ -1,8 +1,7 @@
 //! `blockchain.transaction.*`: bytes, proofs, broadcast.
 
-use bitcoin::Transaction;
 use bitcoin::consensus::deserialize;
-use chainstore::Height;
+use bitcoin::{Transaction, Txid};
 
 use super::answer_block::height_of;
 use super::decoded::{self, Place};
@@ -18,26 +17,45 @@ const UNKNOWN: &str = "No such mempool or blockchain transaction";
 const GENESIS: &str =
     "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved";
 
+/// Electrum showed a server's words as its own, and thieves sent users to false updates with them.
+const OLD_ELECTRUM: &str = "Your transaction was not sent: this version of Electrum is known to be dangerous to \
+    use. Get a newer one where you got it first, and from nowhere that a message like this names.";
+
 pub(super) fn get(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let (txid, verbose) = (args.txid(0)?, args.boolean(1)?);
     if context.view.is_genesis_coinbase(&txid)? {
         return Err(RpcError::unavailable(GENESIS).into());
     }
-    let raw = context.view.transaction(&txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
-    if verbose { verbosely(context, &raw.bytes, raw.height) } else { Ok(Json::hex(&raw.bytes).into()) }
+    if verbose { verbosely(context, &txid) } else { hex(context, &txid) }
+}
+
+/// Before 1.2 there is nothing but hex.
+pub(super) fn get_hex(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let txid = args.txid(0)?;
+    if context.view.is_genesis_coinbase(&txid)? {
+        return Err(RpcError::unavailable(GENESIS).into());
+    }
+    hex(context, &txid)
+}
+
+fn hex(context: &Context<'_>, txid: &Txid) -> Result<Reply, Failure> {
+    let transaction = context.view.transaction(txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
+    Ok(Json::hex(&transaction.bytes).into())
 }
 
 /// The transaction and its block, both of one view.
-fn verbosely(context: &Context<'_>, bytes: &[u8], height: Height) -> Result<Reply, Failure> {
-    // Neither happens: the block was decoded and connected before its transactions could be found.
+fn verbosely(context: &Context<'_>, txid: &Txid) -> Result<Reply, Failure> {
+    // None of them happens: the block was decoded and connected before its transactions could be found.
     let unreadable = || RpcError::unavailable("the index cannot be read");
-    let transaction: Transaction = deserialize(bytes).map_err(|_| unreadable())?;
-    let header = context.view.header(height)?.ok_or_else(unreadable)?;
+    let raw = context.view.transaction(txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
+    let transaction: Transaction = deserialize(&raw.bytes).map_err(|_| unreadable())?;
+    let header = context.view.header(raw.height)?.ok_or_else(unreadable)?;
     let tip = context.view.tip().ok_or_else(unreadable)?;
-    let confirmations = (tip.height.0 + 1).saturating_sub(height.0);
+    let confirmations = (tip.height.0 + 1).saturating_sub(raw.height.0);
     let place = Place { block_hash: header.block_hash(), time: header.time, confirmations };
-    let written = decoded::transaction(&transaction, bytes, &place, context.server.network);
-    Ok(written.ok_or_else(batch::too_large_error)?.into())
+    let max_bytes = context.server.limits.message_bytes();
+    let written = decoded::transaction(&transaction, &raw.bytes, &place, context.server.network, max_bytes);
+    Ok(written.ok_or_else(|| batch::too_large_error(max_bytes))?.into())
 }
 
 pub(super) fn merkle(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
@@ -71,6 +89,10 @@ pub(super) fn id_from_pos(context: &mut Context<'_>, args: &Args<'_>) -> Result<
 
 pub(super) fn broadcast(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let raw = args.hex(0)?;
+    context.count(raw.len());
+    if context.client.is_phishable() {
+        return Err(RpcError::bad_request(OLD_ELECTRUM).into());
+    }
     match broadcast::check(context.view, &raw)? {
         Ok(checked) => Ok(Reply::Broadcast(checked)),
         Err(reason) => Err(broadcast::rejected(reason, &raw).into()),

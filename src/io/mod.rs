@@ -176,7 +176,7 @@ async fn serve_chain(
 
     let listeners = wallets::bind(&config.services).await?;
     let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
-    let server = Server::new(params.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
+    let server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
     let (publisher, subscriber) = wallets::channel(Arc::new(view), server);
     let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
     for listener in listeners {

@@ -129,7 +129,8 @@ impl Listener {
                         (subscriber.clone(), broadcasts.clone(), stop.clone());
                     tokio::spawn(async move {
                         let Some((view, updates)) = subscriber.subscribe() else { return };
-                        let session = Session::new(subscriber.server.clone(), view);
+                        let session =
+                            Session::new(subscriber.server.clone(), view, clock.now(), fastrand::u64(..));
                         let talk = Talk {
                             clock,
                             session,
@@ -259,6 +260,7 @@ impl Talk {
                     let broadcasts = self.broadcasts.clone();
                     self.replies.spawn(async move { (id, broadcast(broadcasts, txid, raw).await) });
                 }
+                Output::Interest(_) => {}
                 Output::Fault(fault) => error!(%fault, "the store failed while answering a wallet"),
                 Output::Close => return true,
             }

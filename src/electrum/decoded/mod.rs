@@ -16,7 +16,6 @@ mod tests;
 
 use bitcoin::{Address, BlockHash, Network, Script, Transaction, TxIn, TxOut};
 
-use super::batch::MAX_RESPONSE_BYTES;
 use super::json::Json;
 use asm::Signatures;
 use script_type::ScriptType;
@@ -31,10 +30,16 @@ pub(super) struct Place {
     pub confirmations: u32,
 }
 
-/// The transaction, whose serialization is `bytes`, as one object; `None` when no answer could hold it.
-pub(super) fn transaction(tx: &Transaction, bytes: &[u8], place: &Place, network: Network) -> Option<Json> {
+/// The transaction, whose serialization is `bytes`, as one object; `None` when it takes more than `max_bytes`.
+pub(super) fn transaction(
+    tx: &Transaction,
+    bytes: &[u8],
+    place: &Place,
+    network: Network,
+    max_bytes: usize,
+) -> Option<Json> {
     // Every byte of a transaction comes twice in hex.
-    let mut room_bytes = MAX_RESPONSE_BYTES.checked_sub(4 * bytes.len())?;
+    let mut room_bytes = max_bytes.checked_sub(4 * bytes.len())?;
     let is_coinbase = tx.is_coinbase();
     let inputs = bounded(&mut room_bytes, tx.input.iter().map(|input| self::input(input, is_coinbase)))?;
     let outputs = tx.output.iter().enumerate();
