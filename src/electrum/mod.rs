@@ -4,7 +4,8 @@
 //! say who asks and in which protocol, `methods` names what can be asked, `params` reads the arguments, the `answer_*`
 //! files answer from one `query::View` (`decoded` writes a transaction as Bitcoin Core does), `subscriptions` remembers
 //! what the wallet was told, `batch` collects what is answered together, and `session` ties them up, one for each
-//! connection. `server` is what sessions have in common, `limits` what they may ask for.
+//! connection. `server` is what sessions have in common, `limits` what they may ask for, `cost` what it
+//! costs them.
 //! No socket here, no clock, and no question is answered from two views of the chain.
 
 mod answer_block;
@@ -17,6 +18,7 @@ mod answer_transaction;
 mod batch;
 mod broadcast;
 mod client;
+mod cost;
 mod decoded;
 mod error;
 mod json;
@@ -33,6 +35,7 @@ mod version;
 #[cfg(test)]
 mod tests;
 
+pub use cost::{Group, Prices, Standing, Subnet};
 pub use error::RpcError;
 pub use limits::Limits;
 pub use methods::{Cost, Extra, Method, Param, Serves, document, methods};

@@ -179,9 +179,12 @@ async fn serve_chain(
     let server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
     let (publisher, subscriber) = wallets::channel(Arc::new(view), server);
     let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
+    let shared =
+        wallets::Shared { clock, views: subscriber, broadcasts: broadcast_sender, stop: stop.clone() };
     for listener in listeners {
-        tokio::spawn(listener.serve(clock, subscriber.clone(), broadcast_sender.clone(), stop.clone()));
+        tokio::spawn(listener.serve(shared.clone()));
     }
+    drop(shared);
 
     let (peer_events, peers) = mpsc::channel(PEER_EVENTS);
     let height = Arc::new(AtomicI32::new(0));

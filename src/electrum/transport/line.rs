@@ -8,6 +8,10 @@
 /// the largest transaction that nodes relay is 800,000 hex digits.
 pub const MAX_REQUEST_BYTES: usize = 1_000_000;
 
+/// An empty buffer that grew past this is given back: one large request must not cost memory for as long as the
+/// wallet stays.
+const KEEP_BYTES: usize = 16 * 1024;
+
 /// A line grew past the limit. The stream cannot be trusted from there on: say so and close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineTooLong;
@@ -58,6 +62,9 @@ impl LineDecoder {
         }
         if newline.is_none() {
             self.scanned = end;
+            if self.start == end && self.buffer.capacity() > KEEP_BYTES {
+                *self = Self::new(self.max_bytes);
+            }
             return Ok(None);
         }
         let line = self.start..end;
@@ -103,6 +110,19 @@ mod tests {
         assert_eq!(decoder.next_line(), Ok(Some(&b"1234"[..])));
         assert_eq!(decoder.next_line(), Err(LineTooLong));
         assert_eq!(decoder.next_line(), Err(LineTooLong));
+    }
+
+    #[test]
+    fn the_memory_of_a_large_request_is_given_back() {
+        let mut decoder = LineDecoder::default();
+        decoder.push(&[b'x'; 100_000]);
+        decoder.push(b"\nnext");
+        assert_eq!(decoder.next_line().unwrap().unwrap().len(), 100_000);
+        assert_eq!(decoder.next_line(), Ok(None));
+        decoder.push(b" one\n");
+        assert_eq!(decoder.next_line(), Ok(Some(&b"next one"[..])));
+        assert_eq!(decoder.next_line(), Ok(None));
+        assert_eq!(decoder.buffer.capacity(), 0);
     }
 
     #[test]

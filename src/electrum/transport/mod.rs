@@ -1,5 +1,7 @@
-//! How requests are cut out of a stream of bytes. Pure parsers: the sockets are in `io`.
+//! How requests are cut out of a stream of bytes, and where that stream comes from. Pure: the sockets are in `io`.
 
 mod line;
+mod origin;
 
 pub use line::{LineDecoder, LineTooLong, MAX_REQUEST_BYTES};
+pub use origin::{Origin, Transport};
