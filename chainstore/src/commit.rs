@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use bitcoin::Txid;
+
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::store::{Commit, Staged, Store};
@@ -20,7 +22,7 @@ impl Store {
     pub fn commit(&mut self) -> Result<Commit, Error> {
         self.alive()?;
         if !self.staged.any {
-            return Ok(self.committed(Vec::new()));
+            return Ok(self.committed(Vec::new(), Vec::new()));
         }
         self.room_to_commit()?;
         let cut = self.staged.headers.keep < self.state.headers;
@@ -61,12 +63,12 @@ impl Store {
         let staged = std::mem::replace(&mut self.staged, Staged::nothing(&self.view, &state));
         self.view = staged.view;
         self.publish();
-        Ok(self.committed(staged.touched.into_iter().collect()))
+        Ok(self.committed(staged.touched.into_iter().collect(), staged.transactions))
     }
 
-    fn committed(&mut self, touched: Vec<ScriptKey>) -> Commit {
+    fn committed(&mut self, touched: Vec<ScriptKey>, transactions: Vec<Txid>) -> Commit {
         let everything = self.bulk.is_none() && std::mem::take(&mut self.bulk_ended);
-        Commit { snapshot: self.snapshot.clone(), touched, everything }
+        Commit { snapshot: self.snapshot.clone(), touched, transactions, everything }
     }
 
     /// Puts new headers above the tip aside for the time in which the array is short; returns how to take them back.

@@ -56,7 +56,7 @@ pub use forecast::{Estimate, Forecast, Progress, forecast};
 pub use manifest::FORMAT;
 pub use merge::{MergeJob, MergeResult};
 pub use repair::Damaged;
-pub use snapshot::{HeaderProof, RawTx, Snapshot, TxLocation};
+pub use snapshot::{HeaderProof, RawTx, Snapshot, Spender, TxLocation};
 pub use space::Usage;
 pub use stopped::Stopped;
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};

@@ -1,7 +1,8 @@
 //! What readers see: the chain at one tip.
 //!
-//! A snapshot holds the deltas of its tip, the parts of the base, and the flat files. Deltas and parts do not change; of the files only an undo below the deltas touches what a snapshot reads, and then
-//! it answers [`Error::SnapshotGone`].
+//! A snapshot holds the deltas of its tip, the parts of the base, and the flat files. Deltas and parts do not
+//! change; of the files only an undo below the deltas touches what a snapshot reads, and then it answers
+//! [`Error::SnapshotGone`].
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use crate::error::Error;
 use crate::group::GroupCoin;
 use crate::mmr;
 use crate::repair::Damaged;
-use crate::types::{Coin, Height, HistoryEntry, ScriptHash, Tip, TxNum, Unspent};
+use crate::types::{Coin, Height, HistoryEntry, ScriptHash, ScriptKey, Tip, TxNum, Unspent};
 use crate::view::{View, decode_header};
 
 /// The committed chain at one tip. Reads take no lock and never wait for the writer.
@@ -40,6 +41,15 @@ pub struct TxLocation {
 pub struct RawTx {
     pub bytes: Vec<u8>,
     pub height: Height,
+}
+
+/// What was found out about who spends an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spender {
+    /// `None` when it is unspent.
+    pub entry: Option<HistoryEntry>,
+    /// Transactions that were read for that.
+    pub read: usize,
 }
 
 /// That a header is one of those up to a checkpoint height: hashes in computing order, deepest first.
@@ -159,10 +169,35 @@ impl Snapshot {
 
     /// Confirmed transactions that pay to or spend from a script, in chain order.
     pub fn history(&self, script: &ScriptHash) -> Result<Vec<HistoryEntry>, Error> {
-        let numbers = self.stands(self.view.history(&script.key()))?;
-        let places = self.stands(self.view.places(&numbers))?;
-        let entries = numbers.into_iter().zip(places);
-        Ok(entries.map(|(tx_num, (txid, height))| HistoryEntry { tx_num, txid, height }).collect())
+        self.history_entries(&self.history_numbers(script)?)
+    }
+
+    /// Numbers of the same transactions, which are much less to read.
+    pub fn history_numbers(&self, script: &ScriptHash) -> Result<Vec<TxNum>, Error> {
+        self.stands(self.view.history(&script.key()))
+    }
+
+    /// The entries of some of these numbers, which ascend.
+    pub fn history_entries(&self, numbers: &[TxNum]) -> Result<Vec<HistoryEntry>, Error> {
+        let places = self.stands(self.view.places(numbers))?;
+        let entries = numbers.iter().zip(places);
+        Ok(entries.map(|(tx_num, (txid, height))| HistoryEntry { tx_num: *tx_num, txid, height }).collect())
+    }
+
+    /// The number that the first transaction after the tip will have.
+    pub fn end_tx(&self) -> TxNum {
+        TxNum(self.view.end_tx())
+    }
+
+    /// The transaction that spends an output of the chain.
+    ///
+    /// `script` is the output's, `funder` its transaction. Reads the script's transactions after `funder` one by one.
+    pub fn spender(&self, outpoint: &OutPoint, script: &ScriptKey, funder: TxNum) -> Result<Spender, Error> {
+        let (found, read) = self.read(|view| view.spender(outpoint, script, funder))?;
+        let entry = found.and_then(|(tx_num, txid)| {
+            self.view.height_of(tx_num).map(|height| HistoryEntry { tx_num, txid, height })
+        });
+        Ok(Spender { entry, read })
     }
 
     /// Unspent outputs of a script, by transaction number, then output index.
@@ -177,11 +212,12 @@ impl Snapshot {
         Ok(unspent.collect())
     }
 
-    /// Sum of the unspent outputs.
-    pub fn balance(&self, script: &ScriptHash) -> Result<Amount, Error> {
+    /// Sum of the unspent outputs, and how many there are.
+    pub fn balance(&self, script: &ScriptHash) -> Result<(Amount, usize), Error> {
         let coins = self.stands(self.view.unspent(&script.key()))?;
         let sum = coins.iter().try_fold(Amount::ZERO, |sum, coin| sum.checked_add(coin.value));
-        sum.ok_or_else(|| Error::corrupt("base", format!("balance of {script:?} overflows")))
+        let sum = sum.ok_or_else(|| Error::corrupt("base", format!("balance of {script:?} overflows")))?;
+        Ok((sum, coins.len()))
     }
 
     /// The unspent output at `outpoint`.

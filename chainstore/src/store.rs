@@ -98,6 +98,8 @@ pub struct Commit {
     pub snapshot: Arc<Snapshot>,
     /// Scripts whose history or coins changed, sorted, each once; also those of disconnected blocks.
     pub touched: Vec<ScriptKey>,
+    /// Transactions of the blocks that were connected or disconnected, some twice.
+    pub transactions: Vec<Txid>,
     /// A bulk ended: whatever script it is, it may have been touched.
     pub everything: bool,
 }
@@ -137,6 +139,8 @@ pub(crate) struct Staged {
     pub(crate) headers: HeaderStage,
     pub(crate) aside: AsideChange,
     pub(crate) touched: BTreeSet<ScriptKey>,
+    /// Ids of their transactions.
+    pub(crate) transactions: Vec<Txid>,
     pub(crate) any: bool,
 }
 
@@ -148,6 +152,7 @@ impl Staged {
             headers: HeaderStage::unchanged(state.headers),
             aside: AsideChange::default(),
             touched: BTreeSet::new(),
+            transactions: Vec::new(),
             any: false,
         }
     }
@@ -338,6 +343,7 @@ impl Store {
             self.replace_headers(height, &[new.block.header])?;
         }
         self.staged.touched.extend(delta.keys());
+        self.staged.transactions.extend(&delta.head.txids);
         self.staged.view.deltas.push(Arc::new(delta));
         Ok(())
     }
@@ -372,6 +378,7 @@ impl Store {
         self.undo_in_base(&delta);
         self.staged.any = true;
         self.staged.touched.extend(delta.keys());
+        self.staged.transactions.extend(&delta.head.txids);
         let stored = Stored { height: tip.height, pos: delta.head.pos };
         self.staged.aside.stored.insert(tip.hash, Some(stored));
         Ok(tip)

@@ -292,6 +292,25 @@ impl View {
         Ok(history)
     }
 
+    /// Which transaction of a script's history after `funder` spends an output of it, and how many were read to
+    /// find that out.
+    pub(crate) fn spender(
+        &self,
+        outpoint: &OutPoint,
+        key: &ScriptKey,
+        funder: TxNum,
+    ) -> Result<(Option<(TxNum, Txid)>, usize), Error> {
+        let history = self.history(key)?;
+        let later = &history[history.partition_point(|number| *number <= funder)..];
+        for (number, read) in later.iter().zip(1..) {
+            let (_, tx) = self.tx(*number)?;
+            if tx.input.iter().any(|input| input.previous_output == *outpoint) {
+                return Ok((Some((*number, tx.compute_txid())), read));
+            }
+        }
+        Ok((None, later.len()))
+    }
+
     /// Unspent outputs of a script, by number, then output index.
     pub(crate) fn unspent(&self, key: &ScriptKey) -> Result<Vec<GroupCoin>, Error> {
         let coins = self.index.group(key)?.unspent;

@@ -3,6 +3,7 @@
 //! `PROTOCOL://HOST:PORT` as in ElectrumX's `SERVICES` and `REPORT_SERVICES`, with its defaults for what is left
 //! out. Nothing is resolved here: a service is an address of this machine.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -25,6 +26,17 @@ pub struct Services {
     pub proxies: Vec<Subnet>,
     /// At so many sessions the listeners close.
     pub max_sessions: usize,
+}
+
+impl Services {
+    /// What is reported, as `server.features` has it: for each host its ports by name (`ssl_port`).
+    pub fn reported_hosts(&self) -> BTreeMap<String, BTreeMap<String, u16>> {
+        let mut hosts: BTreeMap<String, BTreeMap<String, u16>> = BTreeMap::new();
+        for Reported { transport, host, port } in &self.report {
+            hosts.entry(host.clone()).or_default().insert(format!("{transport}_port"), *port);
+        }
+        hosts
+    }
 }
 
 /// The operator's own certificate, PEM.

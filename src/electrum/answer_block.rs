@@ -12,15 +12,20 @@ use super::json::Json;
 use super::methods::{Failure, Reply};
 use super::params::Args;
 use super::session::Context;
+use super::subscriptions::HeaderForm;
 
 /// Headers in one answer: a retarget period, and the least that wallets ask a server to give.
 const MAX_HEADERS: u32 = 2_016;
 const HEADER_BYTES: usize = 80;
 
 pub(super) fn subscribe(context: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
-    let tip = context.view.tip().ok_or_else(|| RpcError::unavailable("no header is known yet"))?;
-    context.subscriptions.subscribe_headers(tip.hash);
+    let tip = tip(context)?;
+    context.subscriptions.subscribe_headers(HeaderForm::Raw, tip.hash);
     Ok(tip_object(tip).into())
+}
+
+pub(super) fn tip<'a>(context: &Context<'a>) -> Result<&'a TipHeader, RpcError> {
+    context.view.tip().ok_or_else(|| RpcError::unavailable("no header is known yet"))
 }
 
 /// Exactly these two keys: Electrum takes no more.
@@ -28,8 +33,16 @@ pub(super) fn tip_object(tip: &TipHeader) -> Json {
     Json::object([("height", Json::integer(tip.height.0)), ("hex", Json::hex(&serialize(&tip.header)))])
 }
 
+/// Before 1.4 there are no proofs.
+pub(super) fn header_alone(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    header_with(context, args.integer(0)?, 0)
+}
+
 pub(super) fn header(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let (height, checkpoint) = (args.integer(0)?, args.integer(1)?);
+    header_with(context, args.integer(0)?, args.integer(1)?)
+}
+
+fn header_with(context: &mut Context<'_>, height: u64, checkpoint: u64) -> Result<Reply, Failure> {
     let found = match height_of(height) {
         Some(height) => context.view.header(height)?.map(|header| (height, header)),
         None => None,
@@ -41,31 +54,40 @@ pub(super) fn header(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply
     if checkpoint == 0 {
         return Ok(header.into());
     }
+    context.count(1);
     let [branch, root] = proof(context, height, checkpoint)?;
     Ok(Json::object([("header", header), branch, root]).into())
 }
 
+/// Before 1.4 there are no proofs.
+pub(super) fn headers_without_proof(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    headers(context, args, 0, |bytes| ("hex", Json::hex(bytes)))
+}
+
 /// Before 1.6 the headers are one string.
 pub(super) fn headers_joined(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    headers(context, args, |bytes| ("hex", Json::hex(bytes)))
+    headers(context, args, args.integer(2)?, |bytes| ("hex", Json::hex(bytes)))
 }
 
 pub(super) fn headers_listed(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    headers(context, args, |bytes| ("headers", Json::list(bytes.chunks(HEADER_BYTES).map(Json::hex))))
+    let listed = |bytes: &[u8]| ("headers", Json::list(bytes.chunks(HEADER_BYTES).map(Json::hex)));
+    headers(context, args, args.integer(2)?, listed)
 }
 
 fn headers(
-    context: &Context<'_>,
+    context: &mut Context<'_>,
     args: &Args<'_>,
+    checkpoint: u64,
     written: fn(&[u8]) -> (&'static str, Json),
 ) -> Result<Reply, Failure> {
-    let (start, count, checkpoint) = (args.integer(0)?, args.integer(1)?, args.integer(2)?);
+    let (start, count) = (args.integer(0)?, args.integer(1)?);
     let count = u32::try_from(count).unwrap_or(u32::MAX).min(MAX_HEADERS);
     let bytes = match height_of(start) {
         Some(start) => context.view.headers(start, count)?,
         None => Vec::new(),
     };
     let count = (bytes.len() / HEADER_BYTES) as u32;
+    context.count(count as usize);
     let mut fields =
         vec![written(&bytes), ("count", Json::integer(count)), ("max", Json::integer(MAX_HEADERS))];
     if let (Some(start), Some(last), 1..) = (height_of(start), count.checked_sub(1), checkpoint) {

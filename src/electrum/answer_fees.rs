@@ -18,8 +18,11 @@ pub(super) fn estimate(_: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Fa
 }
 
 pub(super) fn estimate_with_mode(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    match args.json(1) {
-        "null" | "\"CONSERVATIVE\"" | "\"ECONOMICAL\"" => estimate(context, args),
+    let is_mode =
+        |mode: &str| ["CONSERVATIVE", "ECONOMICAL"].iter().any(|name| mode.eq_ignore_ascii_case(name));
+    match args.text(1) {
+        None if args.json(1) == "null" => estimate(context, args),
+        Some(mode) if is_mode(&mode) => estimate(context, args),
         _ => Err(RpcError::bad_request(format!("unknown estimatefee mode: {}", args.shown(1))).into()),
     }
 }
@@ -29,6 +32,10 @@ pub(super) fn relay_fee(_: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Fail
 }
 
 pub(super) fn histogram(_: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
+    Ok(Json::list([]).into())
+}
+
+pub(super) fn recent(_: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
     Ok(Json::list([]).into())
 }
 

@@ -1,60 +1,160 @@
-//! `blockchain.scripthash.*`: what a script received and spent.
+//! What a script received and spent, asked for by its hash, by itself, or by an address.
 //!
-//! Scripts are asked for by their hash, so two scripts of one key (P2PK and P2PKH) are two questions.
+//! Two scripts of one key (P2PK and P2PKH) are two questions. The three families of methods differ in how the script
+//! is named and how lists are wrapped, and in nothing else.
+//! Source: electrum-protocol, `blockchain.scripthash.*`, `blockchain.scriptpubkey.*`, `blockchain.address.*`.
 
 use std::fmt::Write as _;
 
+use chainstore::ScriptHash;
+
+use super::error::RpcError;
 use super::json::Json;
 use super::methods::{Failure, Reply};
 use super::params::Args;
 use super::session::Context;
-use crate::query::push_txid;
+use super::subscriptions::Subscriptions;
+use crate::query::{Status, TooLong, push_txid};
 
-pub(super) fn balance(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let confirmed = context.view.balance(&args.script_hash(0)?)?;
+/// How a family of methods names a script, and how it answers.
+pub(super) trait Family {
+    /// Names of the member that a list is wrapped in: of histories and of unspent outputs.
+    const WRAPS: Option<[&'static str; 2]>;
+
+    fn script(context: &Context<'_>, args: &Args<'_>) -> Result<ScriptHash, RpcError>;
+
+    fn subscribe(context: &mut Context<'_>, args: &Args<'_>, script: ScriptHash, status: Option<Status>) {
+        let _ = args;
+        context.subscriptions.subscribe_script(script, status);
+    }
+
+    fn is_subscribed(subscriptions: &Subscriptions, script: &ScriptHash) -> bool {
+        subscriptions.has_script(script)
+    }
+
+    fn unsubscribe(subscriptions: &mut Subscriptions, script: &ScriptHash) -> bool {
+        subscriptions.unsubscribe_script(script)
+    }
+}
+
+/// `blockchain.scripthash.*`
+pub(super) enum ByHash {}
+/// `blockchain.scriptpubkey.*`
+pub(super) enum ByScript {}
+/// `blockchain.address.*`
+pub(super) enum ByAddress {}
+
+impl Family for ByHash {
+    const WRAPS: Option<[&'static str; 2]> = None;
+
+    fn script(_: &Context<'_>, args: &Args<'_>) -> Result<ScriptHash, RpcError> {
+        args.script_hash(0)
+    }
+}
+
+impl Family for ByScript {
+    const WRAPS: Option<[&'static str; 2]> = Some(["history", "utxos"]);
+
+    fn script(_: &Context<'_>, args: &Args<'_>) -> Result<ScriptHash, RpcError> {
+        Ok(ScriptHash::of(bitcoin::Script::from_bytes(&args.hex(0)?)))
+    }
+}
+
+impl Family for ByAddress {
+    const WRAPS: Option<[&'static str; 2]> = None;
+
+    fn script(context: &Context<'_>, args: &Args<'_>) -> Result<ScriptHash, RpcError> {
+        Ok(ScriptHash::of(&args.address(0, context.server.network)?.script_pubkey()))
+    }
+
+    fn subscribe(context: &mut Context<'_>, args: &Args<'_>, script: ScriptHash, status: Option<Status>) {
+        context.subscriptions.subscribe_address(script, &args.text(0).unwrap_or_default(), status);
+    }
+
+    fn is_subscribed(subscriptions: &Subscriptions, script: &ScriptHash) -> bool {
+        subscriptions.has_address(script)
+    }
+
+    fn unsubscribe(subscriptions: &mut Subscriptions, script: &ScriptHash) -> bool {
+        subscriptions.unsubscribe_address(script)
+    }
+}
+
+fn wrapped<F: Family>(list: Json, at: usize) -> Reply {
+    match F::WRAPS {
+        Some(names) => Json::object([(names[at], list)]).into(),
+        None => list.into(),
+    }
+}
+
+pub(super) fn balance<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let (confirmed, outputs) = context.view.balance(&F::script(context, args)?)?;
+    context.count(outputs);
     let fields = [("confirmed", Json::integer(confirmed.to_sat())), ("unconfirmed", Json::integer(0))];
     Ok(Json::object(fields).into())
 }
 
-pub(super) fn history(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let history = context.view.history(&args.script_hash(0)?)?;
+pub(super) fn history<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let script = F::script(context, args)?;
+    let limit = context.server.limits.history_entries();
+    let history = context.view.history_within(&script, limit)?.map_err(|TooLong| too_long(context, limit))?;
+    context.count(history.len());
     let entries = Json::list_of(&history, |out, entry| {
         // Writing to a string does not fail.
         let _ = write!(out, "{{\"height\":{},\"tx_hash\":\"", entry.height);
         push_txid(out, &entry.txid);
         out.push_str("\"}");
     });
-    Ok(entries.into())
+    Ok(wrapped::<F>(entries, 0))
 }
 
-pub(super) fn mempool(_: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    args.script_hash(0)?;
-    Ok(Json::list([]).into())
+pub(super) fn mempool<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    F::script(context, args)?;
+    Ok(wrapped::<F>(Json::list([]), 0))
 }
 
-pub(super) fn unspent(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let unspent = context.view.unspent(&args.script_hash(0)?)?;
+pub(super) fn unspent<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let unspent = context.view.unspent(&F::script(context, args)?)?;
+    context.count(unspent.len());
     let entries = Json::list_of(&unspent, |out, output| {
         out.push_str("{\"tx_hash\":\"");
         push_txid(out, &output.txid);
         let (vout, height, value) = (output.vout, output.height, output.value.to_sat());
         let _ = write!(out, "\",\"tx_pos\":{vout},\"height\":{height},\"value\":{value}}}");
     });
-    Ok(entries.into())
+    Ok(wrapped::<F>(entries, 1))
 }
 
-pub(super) fn subscribe(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let script = args.script_hash(0)?;
-    let status = context.view.status(&script)?;
-    context.subscriptions.subscribe_script(script, status);
-    Ok(status_value(status).into())
+pub(super) fn subscribe<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let script = F::script(context, args)?;
+    if !F::is_subscribed(context.subscriptions, &script) {
+        context.ensure_room_to_subscribe()?;
+    }
+    let limit = context.server.limits.history_entries();
+    match context.status(&script)? {
+        Ok(status) => {
+            F::subscribe(context, args, script, status);
+            Ok(status_value(status).into())
+        }
+        Err(TooLong) => {
+            // What was told of it before can no longer be kept up.
+            F::unsubscribe(context.subscriptions, &script);
+            Err(too_long(context, limit).into())
+        }
+    }
 }
 
-pub(super) fn unsubscribe(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let was_subscribed = context.subscriptions.unsubscribe_script(&args.script_hash(0)?);
-    Ok(Json::bool(was_subscribed).into())
+pub(super) fn unsubscribe<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let script = F::script(context, args)?;
+    Ok(Json::bool(F::unsubscribe(context.subscriptions, &script)).into())
 }
 
-pub(super) fn status_value(status: Option<crate::query::Status>) -> Json {
+/// Electrum matches the words. Never an empty list instead, which would look like an empty wallet.
+fn too_long(context: &mut Context<'_>, limit: usize) -> RpcError {
+    context.count(limit);
+    RpcError::history_too_large()
+}
+
+pub(super) fn status_value(status: Option<Status>) -> Json {
     status.map_or_else(Json::null, Json::hash)
 }

@@ -1,5 +1,6 @@
 //! `server.*`: who we are, and which protocol is spoken.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::query::SyncState;
@@ -13,21 +14,31 @@ use super::session::Context;
 use super::version::ProtocolVersion;
 
 pub(super) fn version(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    if context.negotiated.is_some() {
+    // Until 1.3 it served as a ping.
+    if context.client.negotiated().is_some_and(|version| version >= ProtocolVersion::V1_4) {
         return Err(RpcError::bad_request("server.version already sent").into());
     }
     let Some(version) = negotiate(args.json(1)) else {
         let error = format!("unsupported protocol version: {}", args.shown(1));
         return Ok(Reply::Last(RpcError::bad_request(error)));
     };
-    *context.negotiated = Some(version);
-    Ok(Json::list([Json::text(&context.server.software), Json::text(&version.to_string())]).into())
+    let name = args.text(0).unwrap_or_default();
+    if context.server.drop_client.as_ref().is_some_and(|pattern| pattern.is_match(&name)) {
+        let error = format!("unsupported client: {}", args.shown(0));
+        return Ok(Reply::Last(RpcError::bad_request(error)));
+    }
+    context.client.introduce(&name, version);
+    let software = Json::text(&context.server.software);
+    if version == ProtocolVersion::V1_0 {
+        return Ok(software.into());
+    }
+    Ok(Json::list([software, Json::text(&version.to_string())]).into())
 }
 
-/// Reads one version, or the lowest and the highest; `null` is the oldest, as if nothing had been said.
+/// Reads one version, or the lowest and the highest; `null` is as if nothing had been said.
 fn negotiate(json: &str) -> Option<ProtocolVersion> {
     if json == "null" {
-        return Some(ProtocolVersion::MIN);
+        return Some(ProtocolVersion::UNSAID);
     }
     if let Some(only) = text_of(json) {
         return ProtocolVersion::negotiate(&only, &only);
@@ -36,17 +47,26 @@ fn negotiate(json: &str) -> Option<ProtocolVersion> {
     ProtocolVersion::negotiate(&min, &max)
 }
 
+/// 1.7 is named only to those who speak it: others take it for a server that they do not know.
 pub(super) fn features(context: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
-    Ok(Json::object([
+    let is_newest = context.client.version() == ProtocolVersion::V1_7;
+    let max = if is_newest { ProtocolVersion::V1_7 } else { ProtocolVersion::V1_6 };
+    let ports = |ports: &BTreeMap<String, u16>| {
+        Json::object(ports.iter().map(|(name, port)| (name.as_str(), Json::integer(*port))))
+    };
+    let hosts = context.server.hosts.iter().map(|(host, named)| (host.as_str(), ports(named)));
+    let mut fields = vec![
         ("genesis_hash", Json::hash(context.server.genesis_hash)),
-        ("hosts", Json::object([])),
-        ("protocol_max", Json::text(&ProtocolVersion::MAX.to_string())),
+        ("hosts", Json::object(hosts)),
+        ("protocol_max", Json::text(&max.to_string())),
         ("protocol_min", Json::text(&ProtocolVersion::MIN.to_string())),
         ("pruning", Json::null()),
         ("server_version", Json::text(&context.server.software)),
-        ("hash_function", Json::text("sha256")),
-    ])
-    .into())
+    ];
+    if !is_newest {
+        fields.push(("hash_function", Json::text("sha256")));
+    }
+    Ok(Json::object(fields).into())
 }
 
 pub(super) fn banner(context: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
@@ -58,13 +78,23 @@ pub(super) fn banner(context: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, F
     Ok(Json::text(&banner).into())
 }
 
-/// An empty string, not `null`: Electrum takes nothing but text.
-pub(super) fn donation_address(_: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
-    Ok(Json::text("").into())
+/// An empty string for none, not `null`: Electrum takes nothing but text.
+pub(super) fn donation_address(context: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
+    Ok(Json::text(&context.server.donation_address).into())
 }
 
 pub(super) fn ping(_: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
     Ok(Json::null().into())
+}
+
+/// As long an answer as is asked for, so that who listens cannot tell questions apart by their length.
+pub(super) fn padded_ping(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    args.hex_noise(1)?;
+    let zeros = usize::try_from(args.integer(0)?)
+        .ok()
+        .filter(|zeros| *zeros <= context.server.limits.message_bytes())
+        .ok_or_else(|| RpcError::bad_request("pong_len value too high"))?;
+    Ok(Json::object([("data", Json::text(&"0".repeat(zeros)))]).into())
 }
 
 pub(super) fn peers(_: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {

@@ -1,5 +1,7 @@
 //! `blockchain.transaction.*`: bytes, proofs, broadcast.
 
+use bitcoin::Txid;
+
 use super::answer_block::height_of;
 use super::broadcast;
 use super::error::RpcError;
@@ -16,6 +18,10 @@ const GENESIS: &str =
 /// but an unknown transaction.
 const NOT_VERBOSE: &str = "verbose transactions are currently unsupported";
 
+/// Electrum showed a server's words as its own, and thieves sent users to false updates with them.
+const OLD_ELECTRUM: &str = "Your transaction was not sent: this version of Electrum is known to be dangerous to \
+    use. Get a newer one where you got it first, and from nowhere that a message like this names.";
+
 pub(super) fn get(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let (txid, verbose) = (args.txid(0)?, args.boolean(1)?);
     if context.view.is_genesis_coinbase(&txid)? {
@@ -27,7 +33,20 @@ pub(super) fn get(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, F
             if known { RpcError::invalid_request(NOT_VERBOSE) } else { RpcError::unavailable(UNKNOWN) };
         return Err(error.into());
     }
-    let transaction = context.view.transaction(&txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
+    hex(context, &txid)
+}
+
+/// Before 1.2 there is nothing but hex.
+pub(super) fn get_hex(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let txid = args.txid(0)?;
+    if context.view.is_genesis_coinbase(&txid)? {
+        return Err(RpcError::unavailable(GENESIS).into());
+    }
+    hex(context, &txid)
+}
+
+fn hex(context: &Context<'_>, txid: &Txid) -> Result<Reply, Failure> {
+    let transaction = context.view.transaction(txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
     Ok(Json::hex(&transaction.bytes).into())
 }
 
@@ -62,6 +81,10 @@ pub(super) fn id_from_pos(context: &mut Context<'_>, args: &Args<'_>) -> Result<
 
 pub(super) fn broadcast(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let raw = args.hex(0)?;
+    context.count(raw.len());
+    if context.client.is_phishable() {
+        return Err(RpcError::bad_request(OLD_ELECTRUM).into());
+    }
     match broadcast::check(context.view, &raw)? {
         Ok(checked) => Ok(Reply::Broadcast(checked)),
         Err(reason) => Err(broadcast::rejected(reason, &raw).into()),

@@ -1,14 +1,10 @@
-//! Answers that go out together, and how long an answer may be.
+//! Answers that go out together, and what becomes of one that is too long.
 //!
 //! Knows sizes and order; which requests are answered by what, `session` knows.
 
 use super::error::RpcError;
 use super::json::Json;
 use super::jsonrpc::{Envelope, Item, Request};
-
-/// Longest answer, or batch of answers less its brackets. Electrum takes 8.1 MB with the newline, and the
-/// largest transaction in hex is just below.
-pub const MAX_RESPONSE_BYTES: usize = 8_099_990;
 
 /// The answers of one batch, in the order of its requests.
 #[derive(Debug)]
@@ -20,21 +16,24 @@ pub(super) struct Batch {
     refusals: Vec<String>,
     /// What is left beyond the least that each answer takes.
     room_bytes: usize,
+    max_bytes: usize,
 }
 
 impl Batch {
-    /// A batch that will answer `items`, and refuses `excess`.
-    pub(super) fn new(items: &[Item<'_>], excess: &[Envelope<'_>]) -> Self {
+    /// A batch that will answer `items` in at most `max_bytes` less its brackets, and refuses `excess`.
+    pub(super) fn new(items: &[Item<'_>], excess: &[Envelope<'_>], max_bytes: usize) -> Self {
         let least = |item: &Item<'_>| match item {
-            Item::Request(Request { envelope, .. }) | Item::Refused(envelope, _) => least_bytes(envelope),
-            Item::Notification => 0,
+            Item::Request(Request { envelope, .. }) | Item::Refused(envelope, _) => {
+                least_bytes(envelope, max_bytes)
+            }
+            Item::Notification(_) => 0,
         };
         let too_long = Err(RpcError::invalid_request("batch too long"));
         let refusals: Vec<String> = excess.iter().map(|envelope| envelope.answer(&too_long)).collect();
         let refused_bytes: usize = refusals.iter().map(|refusal| refusal.len() + 1).sum();
         let spoken_for = refused_bytes + items.iter().map(least).sum::<usize>();
-        let room_bytes = MAX_RESPONSE_BYTES.saturating_sub(spoken_for);
-        Self { answers: Vec::new(), missing: 0, refusals, room_bytes }
+        let room_bytes = max_bytes.saturating_sub(spoken_for);
+        Self { answers: Vec::new(), missing: 0, refusals, room_bytes, max_bytes }
     }
 
     /// The answer to the next request.
@@ -53,8 +52,8 @@ impl Batch {
     /// The answer that was missing at `index`.
     pub(super) fn fill(&mut self, index: usize, envelope: &Envelope<'_>, answer: &Result<Json, RpcError>) {
         let Some(slot @ None) = self.answers.get_mut(index) else { return };
-        let room_bytes = self.room_bytes + least_bytes(envelope);
-        let text = bounded(envelope, answer, room_bytes - 1);
+        let room_bytes = self.room_bytes + least_bytes(envelope, self.max_bytes);
+        let text = bounded(envelope, answer, room_bytes - 1, self.max_bytes);
         self.room_bytes = room_bytes.saturating_sub(text.len() + 1);
         self.missing -= 1;
         *slot = Some(text);
@@ -72,21 +71,27 @@ impl Batch {
 }
 
 /// A single answer, or an error in its place when it is too long.
-pub(super) fn single(envelope: &Envelope<'_>, answer: &Result<Json, RpcError>) -> String {
-    bounded(envelope, answer, MAX_RESPONSE_BYTES)
+pub(super) fn single(envelope: &Envelope<'_>, answer: &Result<Json, RpcError>, max_bytes: usize) -> String {
+    bounded(envelope, answer, max_bytes, max_bytes)
 }
 
-fn bounded(envelope: &Envelope<'_>, answer: &Result<Json, RpcError>, max_bytes: usize) -> String {
+/// The answer, or where it has no room an error that names the limit.
+fn bounded(
+    envelope: &Envelope<'_>,
+    answer: &Result<Json, RpcError>,
+    room_bytes: usize,
+    max_bytes: usize,
+) -> String {
     let text = envelope.answer(answer);
-    if text.len() > max_bytes { too_large(envelope) } else { text }
+    if text.len() > room_bytes { too_large(envelope, max_bytes) } else { text }
 }
 
-fn too_large(envelope: &Envelope<'_>) -> String {
-    let error = format!("response too large (over {MAX_RESPONSE_BYTES} bytes)");
+fn too_large(envelope: &Envelope<'_>, max_bytes: usize) -> String {
+    let error = format!("response too large (over {max_bytes} bytes)");
     envelope.answer(&Err(RpcError::invalid_request(error)))
 }
 
 /// What the shortest answer in a batch takes, with the comma after it.
-fn least_bytes(envelope: &Envelope<'_>) -> usize {
-    too_large(envelope).len() + 1
+fn least_bytes(envelope: &Envelope<'_>, max_bytes: usize) -> usize {
+    too_large(envelope, max_bytes).len() + 1
 }

@@ -22,8 +22,12 @@ const INVALID_PARAMS: i32 = -32602;
 const BAD_REQUEST: i32 = 1;
 /// What lies behind the server cannot answer: syncing, unknown transaction, no peers.
 const UNAVAILABLE: i32 = 2;
+/// The session, or those of its neighbours, asked for more than it may.
+const EXCESSIVE: i32 = -101;
 /// Too much at once.
 const BUSY: i32 = -102;
+/// A history with more entries than are answered.
+const HISTORY_TOO_LARGE: i32 = 10001;
 
 impl RpcError {
     fn new(code: i32, message: impl Into<String>) -> Self {
@@ -56,6 +60,25 @@ impl RpcError {
 
     pub(super) fn busy(message: &str) -> Self {
         Self::new(BUSY, message)
+    }
+
+    /// The connection is closed after it.
+    pub(super) fn excessive() -> Self {
+        Self::new(EXCESSIVE, "excessive resource usage")
+    }
+
+    pub(super) fn too_many_subscriptions(message: &str) -> Self {
+        Self::new(EXCESSIVE, format!("excessive resource usage: {message}"))
+    }
+
+    /// Electrum knows these words, and leaves the server.
+    pub(super) fn history_too_large() -> Self {
+        Self::new(HISTORY_TOO_LARGE, "history too large")
+    }
+
+    /// Whether it is the wallet that did something wrong.
+    pub(super) fn is_the_wallets(&self) -> bool {
+        !matches!(self.code, UNAVAILABLE | BUSY)
     }
 }
 

@@ -15,14 +15,11 @@ use serde_json::value::RawValue;
 use super::error::RpcError;
 use super::json::{Json, write_text};
 
-/// Requests of one batch that are answered; Sparrow sends 250 at once, BlueWallet 200.
-pub(super) const MAX_BATCH: usize = 1_000;
-
 /// What a line holds.
 #[derive(Debug)]
 pub(super) enum Incoming<'a> {
     Single(Item<'a>),
-    /// Never empty. The second part holds the requests past [`MAX_BATCH`], to be refused one by one.
+    /// Never empty. The second part holds the requests past the limit, to be refused one by one.
     Batch(Vec<Item<'a>>, Vec<Envelope<'a>>),
 }
 
@@ -30,8 +27,8 @@ pub(super) enum Incoming<'a> {
 #[derive(Debug)]
 pub(super) enum Item<'a> {
     Request(Request<'a>),
-    /// Nothing is answered to a notification, not even an error.
-    Notification,
+    /// Nothing is answered to a notification, not even an error. `None` where its method cannot be read.
+    Notification(Option<Cow<'a, str>>),
     Refused(Envelope<'a>, RpcError),
 }
 
@@ -42,6 +39,8 @@ pub(super) struct Request<'a> {
     pub(super) method: Cow<'a, str>,
     /// JSON text of a list, an object or `null`; absent is `null`.
     pub(super) params: &'a str,
+    /// What proves who asks (`Bearer TOKEN`), as BDK's client sends it.
+    pub(super) authorization: Option<Cow<'a, str>>,
 }
 
 /// What an answer repeats of its request.
@@ -101,14 +100,14 @@ pub(super) fn notification(method: &str, params: Json) -> String {
         .to_string()
 }
 
-/// Finds the requests in a line.
-pub(super) fn parse(line: &[u8]) -> Incoming<'_> {
+/// Finds the requests in a line; in a batch, up to `max_batch` of them.
+pub(super) fn parse(line: &[u8], max_batch: usize) -> Incoming<'_> {
     let refused = |error| Incoming::Single(Item::Refused(Envelope::unknown(), error));
     let Ok(text) = std::str::from_utf8(line) else {
         return refused(RpcError::parse("messages must be encoded in UTF-8"));
     };
     match text.trim_start_matches([' ', '\t', '\r', '\n']).as_bytes().first() {
-        Some(b'[') => match serde_json::from_str(text) {
+        Some(b'[') => match read_batch(text, max_batch) {
             Ok(Batch { items, excess: _ }) if items.is_empty() => {
                 refused(RpcError::invalid_request("batch is empty"))
             }
@@ -131,6 +130,8 @@ struct Members<'a> {
     params: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    authorization: Option<&'a RawValue>,
 }
 
 /// Keeps `null` apart from a missing member.
@@ -162,13 +163,17 @@ fn parse_item(text: &str) -> Item<'_> {
                 RpcError::invalid_request("id must be a number, a string or null"),
             );
         }
-        None if members.method.is_some() => return Item::Notification,
+        None if members.method.is_some() => {
+            return Item::Notification(members.method.and_then(|method| text_of(method.get())));
+        }
         None => "null",
     };
     let envelope = Envelope { id: Cow::Borrowed(id), dialect };
     match members.method.and_then(|method| text_of(method.get())) {
         Some(method) => {
-            Item::Request(Request { envelope, method, params: members.params.map_or("null", RawValue::get) })
+            let params = members.params.map_or("null", RawValue::get);
+            let authorization = members.authorization.and_then(|given| text_of(given.get()));
+            Item::Request(Request { envelope, method, params, authorization })
         }
         None => Item::Refused(envelope, RpcError::invalid_request("method must be a string")),
     }
@@ -196,13 +201,16 @@ struct Batch<'a> {
     excess: Vec<Envelope<'a>>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(BatchVisitor)
-    }
+fn read_batch(text: &str, max_batch: usize) -> serde_json::Result<Batch<'_>> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let batch = reader.deserialize_seq(BatchVisitor { max_batch })?;
+    reader.end()?;
+    Ok(batch)
 }
 
-struct BatchVisitor;
+struct BatchVisitor {
+    max_batch: usize,
+}
 
 impl<'de> Visitor<'de> for BatchVisitor {
     type Value = Batch<'de>;
@@ -215,7 +223,7 @@ impl<'de> Visitor<'de> for BatchVisitor {
         let (mut items, mut excess) = (Vec::new(), Vec::new());
         while let Some(member) = members.next_element::<&'de RawValue>()? {
             let item = parse_item(member.get());
-            if items.len() < MAX_BATCH {
+            if items.len() < self.max_batch {
                 items.push(item);
             } else if let Item::Request(request) = item {
                 // What is no request cannot be told apart in the answers, so past the limit it gets none.
@@ -230,8 +238,10 @@ impl<'de> Visitor<'de> for BatchVisitor {
 mod tests {
     use super::*;
 
+    const MAX_BATCH: usize = 1_000;
+
     fn single(line: &str) -> Item<'_> {
-        match parse(line.as_bytes()) {
+        match parse(line.as_bytes(), MAX_BATCH) {
             Incoming::Single(item) => item,
             Incoming::Batch(..) => panic!("a batch: {line}"),
         }
@@ -246,7 +256,7 @@ mod tests {
 
     /// Code of the error, and the answer it leads to.
     fn refusal(line: &[u8]) -> (i32, String) {
-        match parse(line) {
+        match parse(line, MAX_BATCH) {
             Incoming::Single(Item::Refused(envelope, error)) => (error.code, envelope.answer(&Err(error))),
             other => panic!("{} is {other:?}", String::from_utf8_lossy(line)),
         }
@@ -343,8 +353,15 @@ mod tests {
     }
 
     #[test]
+    fn a_request_may_say_who_asks() {
+        let line = r#"{"jsonrpc":"2.0","method":"m","id":1,"authorization":"Bearer \u0061b"}"#;
+        assert_eq!(request(line).authorization.as_deref(), Some("Bearer ab"));
+        assert_eq!(request(r#"{"method":"m","id":1,"authorization":[]}"#).authorization, None);
+    }
+
+    #[test]
     fn a_request_without_id_is_a_notification() {
-        assert!(matches!(single(r#"{"jsonrpc":"2.0","method":"server.ping"}"#), Item::Notification));
+        assert!(matches!(single(r#"{"jsonrpc":"2.0","method":"server.ping"}"#), Item::Notification(Some(_))));
         assert!(matches!(single(r#"{"jsonrpc":"2.0","method":"server.ping","id":null}"#), Item::Request(_)));
     }
 
@@ -357,14 +374,14 @@ mod tests {
         assert_eq!(refusal("{\"a\":".repeat(150_000).as_bytes()).0, PARSE);
         let nested = deep("[", "]");
         assert!(
-            matches!(parse(nested.as_bytes()), Incoming::Batch(items, _) if matches!(items[..], [Item::Refused(..)]))
+            matches!(parse(nested.as_bytes(), MAX_BATCH), Incoming::Batch(items, _) if matches!(items[..], [Item::Refused(..)]))
         );
     }
 
     #[test]
     fn a_batch_past_the_limit_names_what_it_refuses() {
         let line = format!("[{},7]", vec![r#"{"method":"m","id":1}"#; MAX_BATCH + 3].join(","));
-        let Incoming::Batch(items, excess) = parse(line.as_bytes()) else { panic!("no batch") };
+        let Incoming::Batch(items, excess) = parse(line.as_bytes(), MAX_BATCH) else { panic!("no batch") };
         assert_eq!((items.len(), excess.len()), (MAX_BATCH, 3));
     }
 }

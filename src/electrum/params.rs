@@ -6,9 +6,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use bitcoin::Txid;
+use bitcoin::address::NetworkUnchecked;
 use bitcoin::hashes::Hash;
 use bitcoin::hex::FromHex;
+use bitcoin::{Address, Network, Txid};
 use chainstore::ScriptHash;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -16,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::error::{RpcError, shortened};
 use super::jsonrpc::text_of;
-use super::methods::{Extra, Method};
+use super::methods::{Extra, Method, Param};
 
 /// JSON text of each argument, in the order in which the method names them; defaults are filled in.
 #[derive(Debug)]
@@ -76,6 +77,23 @@ impl<'a> Args<'a> {
         self.text(index)
             .and_then(|text| Vec::from_hex(&text).ok())
             .ok_or_else(|| self.bad(index, "should be a hex string"))
+    }
+
+    /// Hex in which a half byte may be left over: noise of any length.
+    pub(super) fn hex_noise(&self, index: usize) -> Result<(), RpcError> {
+        let is_hex = |text: Cow<'_, str>| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match self.text(index).is_some_and(is_hex) {
+            true => Ok(()),
+            false => Err(self.bad(index, "should be a hex string")),
+        }
+    }
+
+    /// An address of the network.
+    pub(super) fn address(&self, index: usize, network: Network) -> Result<Address, RpcError> {
+        let address = self.text(index).and_then(|text| text.parse::<Address<NetworkUnchecked>>().ok());
+        address
+            .and_then(|address| address.require_network(network).ok())
+            .ok_or_else(|| self.bad(index, "is not a valid address"))
     }
 
     pub(super) fn txid(&self, index: usize) -> Result<Txid, RpcError> {
@@ -143,7 +161,9 @@ impl<'de> Visitor<'de> for GivenVisitor<'_> {
         let mut values = vec![None; self.method.params.len()];
         let mut surplus = None;
         while let Some((Name(name), value)) = object.next_entry::<Name<'de>, &'de RawValue>()? {
-            match self.method.params.iter().position(|param| param.name == name) {
+            let is_named =
+                |param: &Param| param.name == name || param.alias.is_some_and(|alias| alias == name);
+            match self.method.params.iter().position(is_named) {
                 Some(index) => values[index] = Some(value.get()),
                 None => surplus = Some(format!("takes no argument \"{}\"", shortened(&name))),
             }

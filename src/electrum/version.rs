@@ -8,27 +8,56 @@ use std::fmt;
 /// A version of the Electrum protocol that this server speaks, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProtocolVersion {
+    V1_0,
+    V1_1,
+    V1_2,
+    V1_3,
     V1_4,
     V1_4_1,
     V1_4_2,
     V1_4_3,
     V1_6,
+    V1_7,
 }
 
 impl ProtocolVersion {
     /// All, oldest first.
-    pub const ALL: [Self; 5] = [Self::V1_4, Self::V1_4_1, Self::V1_4_2, Self::V1_4_3, Self::V1_6];
-    pub const MIN: Self = Self::V1_4;
-    pub const MAX: Self = Self::V1_6;
+    pub const ALL: [Self; 10] = [
+        Self::V1_0,
+        Self::V1_1,
+        Self::V1_2,
+        Self::V1_3,
+        Self::V1_4,
+        Self::V1_4_1,
+        Self::V1_4_2,
+        Self::V1_4_3,
+        Self::V1_6,
+        Self::V1_7,
+    ];
+    pub const MIN: Self = Self::V1_0;
+    pub const MAX: Self = Self::V1_7;
+    /// What is spoken with a wallet that has not said what it speaks: the oldest that is still in use.
+    pub const UNSAID: Self = Self::V1_4;
+
+    fn parts(self) -> &'static [u32] {
+        match self {
+            Self::V1_0 => &[1, 0],
+            Self::V1_1 => &[1, 1],
+            Self::V1_2 => &[1, 2],
+            Self::V1_3 => &[1, 3],
+            Self::V1_4 => &[1, 4],
+            Self::V1_4_1 => &[1, 4, 1],
+            Self::V1_4_2 => &[1, 4, 2],
+            Self::V1_4_3 => &[1, 4, 3],
+            Self::V1_6 => &[1, 6],
+            Self::V1_7 => &[1, 7],
+        }
+    }
 
     fn number(self) -> Number {
-        Number(match self {
-            Self::V1_4 => [1, 4, 0, 0],
-            Self::V1_4_1 => [1, 4, 1, 0],
-            Self::V1_4_2 => [1, 4, 2, 0],
-            Self::V1_4_3 => [1, 4, 3, 0],
-            Self::V1_6 => [1, 6, 0, 0],
-        })
+        let mut number = [0; 4];
+        number.iter_mut().zip(self.parts()).for_each(|(part, given)| *part = *given);
+        Number(number)
     }
 
     /// The newest version in the wallet's range, which is given in words such as "1.4" and "1.6".
@@ -43,13 +72,8 @@ impl ProtocolVersion {
 
 impl fmt::Display for ProtocolVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V1_4 => "1.4",
-            Self::V1_4_1 => "1.4.1",
-            Self::V1_4_2 => "1.4.2",
-            Self::V1_4_3 => "1.4.3",
-            Self::V1_6 => "1.6",
-        })
+        let parts: Vec<String> = self.parts().iter().map(u32::to_string).collect();
+        f.write_str(&parts.join("."))
     }
 }
 
@@ -83,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_newest_version_inside_both_ranges_is_spoken() {
-        use ProtocolVersion::{V1_4, V1_4_1, V1_4_2, V1_4_3, V1_6};
+        use ProtocolVersion::{V1_0, V1_1, V1_2, V1_3, V1_4, V1_4_1, V1_4_2, V1_4_3, V1_6, V1_7};
         let cases = [
             // Electrum 4.8, Sparrow, BlueWallet, BDK.
             (("1.4", "1.6"), Some(V1_6)),
@@ -92,12 +116,18 @@ mod tests {
             (("1.4.0", "1.4.0"), Some(V1_4)),
             (("1.4", "1.5"), Some(V1_4_3)),
             (("1.4.1", "1.4.1"), Some(V1_4_1)),
-            (("0", "99"), Some(V1_6)),
-            (("1.6", "1.7"), Some(V1_6)),
+            (("0", "99"), Some(V1_7)),
+            (("1.6", "1.7"), Some(V1_7)),
+            (("1.6", "1.6.9"), Some(V1_6)),
             (("1.4.4", "1.5.9"), None),
             (("1.5", "1.5"), None),
-            (("1.0", "1.3"), None),
-            (("1.7", "2.0"), None),
+            (("1.0", "1.3"), Some(V1_3)),
+            (("1.0", "1.0"), Some(V1_0)),
+            (("0.9", "1.1"), Some(V1_1)),
+            (("1.1", "1.2.5"), Some(V1_2)),
+            (("1.7", "2.0"), Some(V1_7)),
+            (("1.8", "2.0"), None),
+            (("0.10", "0.10"), None),
             (("1.6", "1.4"), None),
             (("", "1.6"), None),
             (("1.4", "1.6."), None),

@@ -177,7 +177,8 @@ async fn serve_chain(
 
     let doors = wallets::open(&config.services, &config.data_dir)?;
     let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
-    let server = Server::new(params.genesis_hash(), env!("CARGO_PKG_VERSION"));
+    let mut server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
+    server.hosts = config.services.reported_hosts();
     let (publisher, subscriber) = wallets::channel(Arc::new(view), server);
     let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
     doors.serve(clock, subscriber, broadcast_sender, stop.clone());

@@ -12,7 +12,7 @@ pub fn raise() -> Option<u64> {
     if limit.current != limit.maximum {
         let before = limit.current;
         limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
             warn!(limit = before, %error, "cannot raise the limit on open files");
             limit.current = before;
         }

@@ -405,15 +405,11 @@ impl Node {
         let (from, to) = (tip_of(&self.snapshot), tip_of(&commit.snapshot));
         let kept = commit.snapshot.header(from.height).ok().flatten();
         let extends = from.height <= to.height && kept.is_some_and(|header| header.block_hash() == from.hash);
-        self.snapshot = commit.snapshot;
+        self.snapshot = commit.snapshot.clone();
         if self.synced && from != to {
             self.notice(if extends { Notice::TipChanged(to) } else { Notice::Reorg { from, to } });
         }
-        self.publish(if commit.everything {
-            Touched::Everything
-        } else {
-            commit.touched.into_iter().collect()
-        });
+        self.publish(commit.into());
     }
 
     /// Whether wallets should see what is connected, and a power cut not cost it: nothing more is coming at once.

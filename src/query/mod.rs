@@ -1,12 +1,14 @@
 //! ASK: the chain as one read-only answer at one tip.
 //!
 //! In the order of a question: `view` is what sessions hold (a snapshot of the store and how far the sync has
-//! come), `history` answers for a script, `transaction` for a transaction and the proof of its place in a block,
-//! `touched` says which scripts a new view changed.
+//! come), `history` and `status` answer for a script, `transaction` for a transaction and the proof of its place in a
+//! block, `outpoint` for an output, `touched` says what a new view changed.
 //! Every answer is taken from the one snapshot of its view, so two answers of a view never contradict each other.
 //! Unconfirmed transactions join here, as a second part of the view, once there is a mempool.
 
 mod history;
+mod outpoint;
+mod status;
 mod touched;
 mod transaction;
 mod view;
@@ -16,7 +18,9 @@ pub(crate) mod testing;
 
 use chainstore::Height;
 
-pub use history::{Status, push_txid, status_of};
+pub use history::push_txid;
+pub use outpoint::{OutpointAnswer, OutpointStatus};
+pub use status::{Known, Status, TooLong, status_of};
 pub use touched::Touched;
 pub use transaction::MerkleProof;
 pub use view::{SyncState, TipHeader, View};

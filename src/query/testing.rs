@@ -110,7 +110,7 @@ impl Chain {
 
     pub(crate) fn commit_as(&mut self, sync: SyncState) -> (Arc<View>, Touched) {
         let commit = self.store.commit().unwrap();
-        (Arc::new(View::new(commit.snapshot, sync).unwrap()), commit.touched.into_iter().collect())
+        (Arc::new(View::new(commit.snapshot.clone(), sync).unwrap()), commit.into())
     }
 
     fn connect(&mut self, block: &Block) {

@@ -1,27 +1,39 @@
-//! Which scripts changed from one view to the next.
+//! What changed from one view to the next: scripts, and transactions that came or went.
 
 use std::collections::BTreeSet;
 
+use bitcoin::Txid;
 use chainstore::ScriptKey;
 
-/// Scripts whose history may differ between two views.
+/// What may differ between two views.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
     /// Nobody kept count: all may have changed.
     Everything,
-    Scripts(BTreeSet<ScriptKey>),
+    Only {
+        /// Scripts whose history may differ.
+        scripts: BTreeSet<ScriptKey>,
+        /// Transactions of the blocks that were connected or disconnected.
+        transactions: BTreeSet<Txid>,
+    },
 }
 
 impl Default for Touched {
     /// Nothing changed.
     fn default() -> Self {
-        Self::Scripts(BTreeSet::new())
+        Self::Only { scripts: BTreeSet::new(), transactions: BTreeSet::new() }
     }
 }
 
-impl FromIterator<ScriptKey> for Touched {
-    fn from_iter<I: IntoIterator<Item = ScriptKey>>(scripts: I) -> Self {
-        Self::Scripts(scripts.into_iter().collect())
+impl From<chainstore::Commit> for Touched {
+    fn from(commit: chainstore::Commit) -> Self {
+        if commit.everything {
+            return Self::Everything;
+        }
+        Self::Only {
+            scripts: commit.touched.into_iter().collect(),
+            transactions: commit.transactions.into_iter().collect(),
+        }
     }
 }
 
@@ -29,8 +41,28 @@ impl Touched {
     /// Adds what a later view changed, for a reader that skips the view between.
     pub fn merge(&mut self, later: &Self) {
         match (&mut *self, later) {
-            (Self::Scripts(all), Self::Scripts(more)) => all.extend(more),
-            (Self::Everything | Self::Scripts(_), _) => *self = Self::Everything,
+            (
+                Self::Only { scripts, transactions },
+                Self::Only { scripts: more, transactions: more_transactions },
+            ) => {
+                scripts.extend(more);
+                transactions.extend(more_transactions);
+            }
+            (Self::Everything | Self::Only { .. }, _) => *self = Self::Everything,
+        }
+    }
+
+    pub fn has_script(&self, key: &ScriptKey) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Only { scripts, .. } => scripts.contains(key),
+        }
+    }
+
+    pub fn has_transaction(&self, txid: &Txid) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Only { transactions, .. } => transactions.contains(txid),
         }
     }
 }
@@ -42,11 +74,17 @@ mod tests {
     #[test]
     fn what_two_views_changed_is_what_either_changed() {
         let key = |byte| ScriptKey([byte; ScriptKey::LEN]);
-        let mut touched: Touched = [key(1), key(2)].into_iter().collect();
-        touched.merge(&[key(2), key(3)].into_iter().collect());
-        assert_eq!(touched, [key(1), key(2), key(3)].into_iter().collect());
+        let only = |bytes: &[u8]| Touched::Only {
+            scripts: bytes.iter().map(|byte| key(*byte)).collect(),
+            transactions: BTreeSet::new(),
+        };
+        let mut touched = only(&[1, 2]);
+        touched.merge(&only(&[2, 3]));
+        assert_eq!(touched, only(&[1, 2, 3]));
+        assert!(touched.has_script(&key(3)) && !touched.has_script(&key(4)));
         touched.merge(&Touched::Everything);
         touched.merge(&Touched::default());
         assert_eq!(touched, Touched::Everything);
+        assert!(touched.has_script(&key(4)));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::electrum::MAX_RESPONSE_BYTES;
+use crate::electrum::Limits;
 use crate::electrum::methods::methods;
 use crate::electrum::transport::MAX_REQUEST_BYTES;
 
@@ -94,7 +94,7 @@ fn check(seen: &[String], line: &[u8]) {
     let shown = String::from_utf8_lossy(&line[..line.len().min(200)]);
     for output in seen {
         let Some(text) = output.strip_prefix("< ") else { continue };
-        assert!(text.len() <= MAX_RESPONSE_BYTES + 2, "{} bytes for {shown}", text.len());
+        assert!(text.len() <= Limits::default().response_bytes, "{} bytes for {shown}", text.len());
         let answer: Value =
             serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text} for {shown}"));
         let answers = answer.as_array().map_or(std::slice::from_ref(&answer), Vec::as_slice);

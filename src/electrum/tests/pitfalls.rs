@@ -309,3 +309,39 @@ fn more_broadcasts_than_one_session_may_have_are_refused_while_the_others_wait()
     let (_, first) = wallet.broadcasts[0];
     assert_eq!(wallet.peers_say(Ok(())), [format!(r#"< {{"result":"{first}","id":0}}"#)]);
 }
+
+#[test]
+fn an_address_is_notified_of_by_its_name() {
+    let mut wallet = Wallet::at(1);
+    wallet.call("server.version", json!(["old", "1.2"])).unwrap();
+    let address = "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa";
+    let script = address.parse::<bitcoin::Address<_>>().unwrap().assume_checked().script_pubkey();
+    let hash = hash_of(&script);
+    assert_eq!(wallet.call("blockchain.address.subscribe", json!([address])), Ok(Value::Null));
+    assert_eq!(wallet.call("blockchain.scripthash.subscribe", json!([hash])), Ok(Value::Null));
+    wallet.chain.forge(script, &[]);
+    let heard = wallet.commit();
+    let history = wallet.call("blockchain.address.get_history", json!([address])).unwrap();
+    assert_eq!(history.as_array().unwrap().len(), 1);
+    let status = status_of(&history);
+    let told = |method: &str, name: &str| {
+        let message = json!({"jsonrpc": "2.0", "method": method, "params": [name, status]});
+        format!("< {message}")
+    };
+    assert_eq!(
+        heard,
+        [told("blockchain.scripthash.subscribe", &hash), told("blockchain.address.subscribe", address)]
+    );
+}
+
+#[test]
+fn an_electrum_that_can_be_phished_does_not_broadcast() {
+    for (name, refused) in [("3.2.3", true), ("electrum/4.8.1", false)] {
+        let mut wallet = Wallet::at(1);
+        wallet.call("server.version", json!([name, "1.1"])).unwrap();
+        let error = wallet.call("blockchain.transaction.broadcast", json!(["00"])).unwrap_err();
+        let text = error["message"].as_str().unwrap();
+        assert_eq!(text.contains("Get a newer one"), refused, "{name}: {text}");
+        assert!(wallet.broadcasts.is_empty());
+    }
+}

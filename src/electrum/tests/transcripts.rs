@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::electrum::session::BroadcastError;
+use crate::electrum::BroadcastError;
 use crate::time::Now;
 
 use super::wallet::Wallet;

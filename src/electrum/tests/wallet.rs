@@ -8,7 +8,7 @@ use bitcoin::{Script, Txid};
 use chainstore::ScriptHash;
 use serde_json::Value;
 
-use crate::electrum::session::{BroadcastError, BroadcastId, Output, Server, Session};
+use crate::electrum::{BroadcastError, BroadcastId, Output, Server, Session};
 use crate::query::testing::Chain;
 use crate::query::{SyncState, Touched, View};
 use crate::time::Now;
@@ -88,6 +88,7 @@ impl Wallet {
                     self.broadcasts.push((id, txid));
                     format!("! broadcast {txid}")
                 }
+                Output::Interest(_) => continue,
                 Output::Fault(error) => format!("! fault {error}"),
                 Output::Close => {
                     self.closed = true;
@@ -112,8 +113,10 @@ impl Wallet {
 }
 
 fn new_session(view: &Arc<View>) -> Session {
-    let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Bitcoin).block_hash();
-    Session::new(Arc::new(Server::new(genesis, "0.1.0")), Arc::clone(view))
+    let network = bitcoin::Network::Bitcoin;
+    let genesis = bitcoin::constants::genesis_block(network).block_hash();
+    let server = Server::new(network, genesis, "0.1.0");
+    Session::new(Arc::new(server), Arc::clone(view), Now::default(), 1)
 }
 
 /// A script hash as wallets write it.

@@ -78,12 +78,12 @@ impl<'a> Talk<'a> {
         Some(Self {
             clock: shared.clock,
             seat,
-            session: Session::new(shared.views.server.clone(), view),
+            session: Session::new(shared.views.server.clone(), view, shared.clock.now(), fastrand::u64(..)),
+            lines: LineDecoder::new(shared.views.server.limits.request_bytes),
             views: shared.views.clone(),
             updates,
             broadcasts: shared.broadcasts.clone(),
             replies: JoinSet::new(),
-            lines: LineDecoder::default(),
             input_open: true,
             outgoing: BytesMut::new(),
             moved_at: Instant::now(),
@@ -198,6 +198,7 @@ impl<'a> Talk<'a> {
                     let broadcasts = self.broadcasts.clone();
                     self.replies.spawn(async move { (id, broadcast(broadcasts, txid, raw).await) });
                 }
+                Output::Interest(_) => {}
                 Output::Fault(fault) => {
                     error!(wallet = %self.seat.origin(), %fault, "the store failed while answering a wallet");
                 }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
@@ -14,9 +14,9 @@ use tracing::debug;
 use super::Shared;
 use super::sessions::Seat;
 use super::talk::Talk;
-use super::websocket;
+use super::websocket::{self, WebSocket};
 use super::wire::{Lines, Wire};
-use crate::electrum::transport::{MAX_REQUEST_BYTES, Proxied, ProxyHeader, Transport};
+use crate::electrum::transport::{Proxied, ProxyHeader, Transport};
 
 /// A balancer sends its header at once.
 const PROXY_WITHIN: Duration = Duration::from_secs(5);
@@ -49,11 +49,11 @@ async fn serve(shared: &Shared, seat: &Seat, mut stream: TcpStream) -> io::Resul
             Box::pin(talk(shared, seat, Lines::new(stream))).await
         }
         Transport::Ws => {
-            let socket = within(HANDSHAKE_WITHIN, "websocket handshake", upgrade(stream)).await?;
+            let socket = within(HANDSHAKE_WITHIN, "websocket handshake", upgrade(shared, stream)).await?;
             Box::pin(talk(shared, seat, socket)).await
         }
         Transport::Wss => {
-            let handshakes = async { upgrade(shared.tls()?.accept(stream).await?).await };
+            let handshakes = async { upgrade(shared, shared.tls()?.accept(stream).await?).await };
             let socket = within(HANDSHAKE_WITHIN, "TLS and websocket handshake", handshakes).await?;
             Box::pin(talk(shared, seat, socket)).await
         }
@@ -66,11 +66,12 @@ async fn talk(shared: &Shared, seat: &Seat, wire: impl Wire) -> io::Result<Strin
     Ok(talk.run(wire).await)
 }
 
-async fn upgrade<S>(stream: S) -> io::Result<websocket::WebSocket<S>>
+async fn upgrade<S>(shared: &Shared, stream: S) -> io::Result<WebSocket<S>>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    websocket::accept(stream, MAX_REQUEST_BYTES).await.map_err(io::Error::other)
+    let max_request_bytes = shared.views.server.limits.request_bytes;
+    websocket::accept(stream, max_request_bytes).await.map_err(io::Error::other)
 }
 
 /// Whom the header names; the socket's own address where it names nobody.

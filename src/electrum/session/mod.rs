@@ -1,54 +1,44 @@
 //! One wallet's connection: lines in, lines out.
 //!
-//! Answers from the view that it holds and notifies when it is given a new one: first of the tip, then of
-//! scripts, never before the answer that made the subscription, and all from the one view. Broadcasts are
-//! answered later, while other requests go on. No socket here, and no clock: the shell hands in lines and takes
-//! instructions.
+//! Answers from the view that it holds and notifies when it is given a new one (`notify`): first of the tip, then of
+//! scripts, then of outpoints, never before the answer that made the subscription, and all from the one view.
+//! Broadcasts are answered later, while other requests go on. `context` is what a method sees of it all. No socket
+//! here, and no clock: the shell hands in lines and the time, and takes instructions.
+
+mod context;
+mod notify;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bitcoin::{BlockHash, Txid};
+use bitcoin::Txid;
 use bytes::Bytes;
 
 use crate::query::{Error, SyncState, Touched, View};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
-use super::answer_block::tip_object;
-use super::answer_script::status_value;
 use super::answer_server::syncing;
 use super::batch::{self, Batch};
 use super::broadcast::{self, Checked};
+use super::client::Client;
 use super::error::RpcError;
 use super::json::Json;
 use super::jsonrpc::{self, Envelope, Incoming, Item, Request};
 use super::methods::{self, Failure, Reply, Serves};
 use super::params::Args;
-use super::subscriptions::Subscriptions;
+use super::server::Server;
+use super::subscriptions::{Interest, InterestChange, Subscriptions};
 use super::version::ProtocolVersion;
+pub(super) use context::Context;
 
 /// Broadcasts of one session that wait for peers.
 const MAX_WAITING_BROADCASTS: usize = 32;
 
-/// What all sessions of a server say alike.
-#[derive(Clone, Debug)]
-pub struct Server {
-    pub genesis_hash: BlockHash,
-    /// Name and version. The suffix makes Sparrow send batches: it knows servers by name.
-    pub software: String,
-    pub banner: String,
-}
-
-impl Server {
-    /// A server of the network that begins with `genesis_hash`.
-    pub fn new(genesis_hash: BlockHash, version: &str) -> Self {
-        Self {
-            genesis_hash,
-            software: format!("peerdex/{version} (electrumx-compatible)"),
-            banner: format!("peerdex {version}: an Electrum server that needs no Bitcoin node"),
-        }
-    }
-}
+/// What a connection costs, in the units of requests.
+const CONNECTION_COST: f64 = 5.0;
+/// What a wallet's error costs beside the request.
+const ERROR_COST: f64 = 100.0;
 
 /// One broadcast of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +60,8 @@ pub enum Output {
     Send(Bytes),
     /// Show this transaction to peers, then call [`Session::handle_broadcast_result`].
     Broadcast { id: BroadcastId, txid: Txid, raw: Bytes },
+    /// From now on a change concerns the session, or no longer.
+    Interest(InterestChange),
     /// The store failed while answering: for the log.
     Fault(Error),
     /// Close the connection, once what was sent before is on its way. The last instruction.
@@ -81,8 +73,7 @@ pub enum Output {
 pub struct Session {
     server: Arc<Server>,
     view: Arc<View>,
-    /// `None` until the wallet has said; it is answered in the oldest version until then.
-    negotiated: Option<ProtocolVersion>,
+    client: Client,
     subscriptions: Subscriptions,
     /// Broadcasts on their way.
     waiting: BTreeMap<BroadcastId, Waiting>,
@@ -92,9 +83,29 @@ pub struct Session {
     next_batch: u64,
     /// Changes that were not looked at yet.
     held_back: Option<Touched>,
-    ignored_notifications: u64,
+    counts: Counts,
+    /// What was asked for since the shell last took account.
+    cost: f64,
+    /// Showed a token: no limit of cost holds.
+    exempt: bool,
+    /// Asked for too much: the next request is its last.
+    excessive: bool,
+    last_line: Instant,
+    next_noise: Option<Instant>,
+    random: fastrand::Rng,
     stage: Stage,
     outputs: VecDeque<Output>,
+}
+
+/// What a session has done, for the operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub requests: u64,
+    pub errors: u64,
+    /// Transactions that peers were shown.
+    pub broadcasts: u64,
+    /// Notifications that mean nothing, and are not answered.
+    pub ignored: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +116,6 @@ enum Stage {
     Closed,
 }
 
-/// What a method sees of its session.
-#[derive(Debug)]
-pub(super) struct Context<'a> {
-    pub(super) server: &'a Server,
-    pub(super) view: &'a View,
-    pub(super) negotiated: &'a mut Option<ProtocolVersion>,
-    pub(super) subscriptions: &'a mut Subscriptions,
-}
-
 /// A request whose answer depends on peers.
 #[derive(Debug)]
 struct Waiting {
@@ -121,6 +123,7 @@ struct Waiting {
     raw: Bytes,
     /// The batch that it is part of, and its place there.
     batch: Option<(u64, usize)>,
+    since: Instant,
 }
 
 /// What became of a member of a batch, or of a single request.
@@ -132,40 +135,48 @@ enum Outcome<'a> {
 }
 
 impl Session {
-    /// A session that answers from `view`.
-    pub fn new(server: Arc<Server>, view: Arc<View>) -> Self {
+    /// A session that answers from `view`. The seed decides about what is sent only as noise.
+    pub fn new(server: Arc<Server>, view: Arc<View>, now: Now, seed: u64) -> Self {
         Self {
             server,
             view,
-            negotiated: None,
+            client: Client::default(),
             subscriptions: Subscriptions::default(),
             waiting: BTreeMap::new(),
             next_broadcast: 0,
             batches: BTreeMap::new(),
             next_batch: 0,
             held_back: None,
-            ignored_notifications: 0,
+            counts: Counts::default(),
+            cost: CONNECTION_COST,
+            exempt: false,
+            excessive: false,
+            last_line: now.instant,
+            next_noise: None,
+            random: fastrand::Rng::with_seed(seed),
             stage: Stage::Open,
             outputs: VecDeque::new(),
         }
     }
 
     /// The wallet sent a line; its newline is cut off.
-    pub fn handle_line(&mut self, _now: Now, line: &[u8]) {
+    pub fn handle_line(&mut self, now: Now, line: &[u8]) {
         if self.stage != Stage::Open {
             return;
         }
-        match jsonrpc::parse(line) {
+        self.last_line = now.instant;
+        match jsonrpc::parse(line, self.server.limits.batch) {
             Incoming::Single(item) => match self.run(item) {
                 Outcome::Answered(envelope, answer) => {
-                    let text = batch::single(&envelope, &answer);
+                    let text = batch::single(&envelope, &answer, self.server.limits.message_bytes());
                     self.send(text);
                 }
                 Outcome::Silent => {}
-                Outcome::Waits(envelope, checked) => self.broadcast(envelope, checked, None),
+                Outcome::Waits(envelope, checked) => self.broadcast(now, envelope, checked, None),
             },
-            Incoming::Batch(items, excess) => self.run_batch(items, &excess),
+            Incoming::Batch(items, excess) => self.run_batch(now, items, &excess),
         }
+        self.plan_noise(now);
         self.close_if_done();
     }
 
@@ -187,19 +198,6 @@ impl Session {
         }
     }
 
-    /// The chain moved. `touched` names at least every script that differs from the view given before.
-    pub fn handle_view(&mut self, _now: Now, view: Arc<View>, touched: &Touched) {
-        if self.stage == Stage::Closed {
-            return;
-        }
-        self.view = view;
-        if self.batches.is_empty() && self.held_back.is_none() {
-            return self.notify(touched);
-        }
-        self.held_back.get_or_insert_default().merge(touched);
-        self.notify_held_back();
-    }
-
     /// The peers were shown a transaction, or could not be.
     pub fn handle_broadcast_result(
         &mut self,
@@ -212,12 +210,27 @@ impl Session {
             return;
         }
         let answer = match result {
-            Ok(txid) => Ok(Json::hash(txid)),
+            Ok(txid) => {
+                self.counts.broadcasts += 1;
+                Ok(Json::hash(txid))
+            }
             Err(BroadcastError::Rejected(reason)) => Err(broadcast::rejected(&reason, &waiting.raw)),
             Err(BroadcastError::Unavailable(why)) => Err(RpcError::unavailable(why)),
         };
+        self.broadcast_answered(waiting, answer);
+    }
+
+    fn broadcast_answered(&mut self, waiting: Waiting, answer: Result<Json, RpcError>) {
+        let answer = match answer {
+            // In 1.0 it is a result like a txid.
+            Err(error) if self.version() == ProtocolVersion::V1_0 => Ok(Json::text(&error.message)),
+            answer => answer,
+        };
         match waiting.batch {
-            None => self.send(batch::single(&waiting.envelope, &answer)),
+            None => {
+                let text = batch::single(&waiting.envelope, &answer, self.server.limits.message_bytes());
+                self.send(text);
+            }
             Some((id, index)) => {
                 if let Some(mut batch) = self.batches.remove(&id) {
                     batch.fill(index, &waiting.envelope, &answer);
@@ -228,46 +241,120 @@ impl Session {
         self.close_if_done();
     }
 
+    /// The session, or its neighbours, asked for too much: its next request is answered so, and is the last.
+    pub fn handle_excess(&mut self) {
+        self.excessive = true;
+    }
+
+    /// Something is due; see [`Session::next_timeout`].
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.stage == Stage::Closed {
+            return;
+        }
+        let late: Vec<BroadcastId> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| now.instant >= waiting.since + self.server.limits.request_time)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            if let Some(waiting) = self.waiting.remove(&id) {
+                self.broadcast_answered(waiting, Err(RpcError::busy("server busy - request timed out")));
+            }
+        }
+        if self.next_noise.is_some_and(|due| now.instant >= due) {
+            self.make_noise();
+            self.next_noise = None;
+            self.plan_noise(now);
+        }
+        if now.instant >= self.last_line + self.server.limits.session_time {
+            self.close();
+        }
+    }
+
+    /// When [`Session::handle_timeout`] is to be called.
+    pub fn next_timeout(&self) -> Instant {
+        let idle = self.last_line + self.server.limits.session_time;
+        let oldest =
+            self.waiting.values().map(|waiting| waiting.since + self.server.limits.request_time).min();
+        oldest.into_iter().chain(self.next_noise).fold(idle, Instant::min)
+    }
+
     /// What to do next. Call until `None` after each of the above.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let interest = self.subscriptions.next_change().map(Output::Interest);
+        interest.or_else(|| self.outputs.pop_front())
+    }
+
+    /// What was asked for since this was last called, in the units of [`methods`](super::methods); bandwidth apart.
+    pub fn take_cost(&mut self) -> f64 {
+        std::mem::take(&mut self.cost)
+    }
+
+    /// Whether it showed one of the operator's tokens.
+    pub fn is_exempt(&self) -> bool {
+        self.exempt
     }
 
     /// The version that is spoken.
     pub fn version(&self) -> ProtocolVersion {
-        self.negotiated.unwrap_or(ProtocolVersion::MIN)
+        self.client.version()
     }
 
-    /// Notifications that the wallet sent; none means anything, and they are not answered.
-    pub fn ignored_notifications(&self) -> u64 {
-        self.ignored_notifications
+    /// What the wallet calls itself; empty before it has said.
+    pub fn client_name(&self) -> &str {
+        self.client.name()
+    }
+
+    /// Scripts, addresses and outpoints that it is subscribed to.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.count()
+    }
+
+    /// All that the session is interested in, each as often as it was said.
+    pub fn interests(&self) -> impl Iterator<Item = Interest> {
+        self.subscriptions.interests()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     fn run<'a>(&mut self, item: Item<'a>) -> Outcome<'a> {
-        match item {
+        let (envelope, answer) = match item {
             Item::Request(request) => {
+                self.counts.requests += 1;
                 let result = self.answer(&request);
                 let envelope = request.envelope;
                 match result {
-                    Ok(Reply::Now(result)) => Outcome::Answered(envelope, Ok(result)),
-                    Ok(Reply::Broadcast(checked)) => Outcome::Waits(envelope, checked),
+                    Ok(Reply::Now(result)) => (envelope, Ok(result)),
+                    Ok(Reply::Broadcast(checked)) => return Outcome::Waits(envelope, checked),
                     Ok(Reply::Last(error)) => {
                         self.stage = Stage::InputEnded;
-                        Outcome::Answered(envelope, Err(error))
+                        (envelope, Err(error))
                     }
-                    Err(Failure::Refused(error)) => Outcome::Answered(envelope, Err(error)),
-                    Err(Failure::Store(error)) => Outcome::Answered(envelope, Err(self.fault(error))),
+                    Err(Failure::Refused(error)) => (envelope, Err(error)),
+                    Err(Failure::Store(error)) => (envelope, Err(self.fault(error))),
                 }
             }
-            Item::Notification => {
-                self.ignored_notifications += 1;
-                Outcome::Silent
+            Item::Notification(method) => {
+                self.hear(method.as_deref());
+                return Outcome::Silent;
             }
-            Item::Refused(envelope, error) => Outcome::Answered(envelope, Err(error)),
+            Item::Refused(envelope, error) => (envelope, Err(error)),
+        };
+        if let Err(error) = &answer {
+            self.counts.errors += 1;
+            self.cost += if error.is_the_wallets() { ERROR_COST } else { 0.0 };
         }
+        Outcome::Answered(envelope, answer)
     }
 
     fn answer(&mut self, request: &Request<'_>) -> Result<Reply, Failure> {
+        self.exempt |= request.authorization.as_deref().is_some_and(|given| self.server.knows(given));
+        if self.excessive && !self.exempt {
+            return Ok(Reply::Last(RpcError::excessive()));
+        }
         let method = methods::find(&request.method, self.version())
             .ok_or_else(|| RpcError::unknown_method(&request.method))?;
         if let (Serves::Synced, SyncState::Syncing { percent, left }) = (method.serves, self.view.sync()) {
@@ -277,28 +364,40 @@ impl Session {
         let mut context = Context {
             server: &self.server,
             view: &self.view,
-            negotiated: &mut self.negotiated,
+            client: &mut self.client,
             subscriptions: &mut self.subscriptions,
+            units: 0,
         };
-        let reply = (method.answer)(&mut context, &args)?;
-        match reply {
+        let reply = (method.answer)(&mut context, &args);
+        self.cost += method.cost.of(context.units);
+        match reply? {
             Reply::Broadcast(_) if self.waiting.len() >= MAX_WAITING_BROADCASTS => {
                 Err(RpcError::busy("server busy: too many broadcasts at once").into())
             }
-            Reply::Broadcast(_) | Reply::Now(_) | Reply::Last(_) => Ok(reply),
+            reply => Ok(reply),
         }
     }
 
-    fn run_batch(&mut self, items: Vec<Item<'_>>, excess: &[Envelope<'_>]) {
+    /// Of what a wallet says without waiting for an answer, only noise means anything, and that is nothing.
+    fn hear(&mut self, method: Option<&str>) {
+        if method == Some("server.ping") && self.version() >= ProtocolVersion::V1_7 {
+            self.cost += methods::find("server.ping", self.version()).map_or(0.0, |ping| ping.cost.base);
+        } else {
+            self.counts.ignored += 1;
+        }
+    }
+
+    fn run_batch(&mut self, now: Now, items: Vec<Item<'_>>, excess: &[Envelope<'_>]) {
         let id = self.next_batch;
         self.next_batch += 1;
-        let mut batch = Batch::new(&items, excess);
+        let mut batch = Batch::new(&items, excess, self.server.limits.message_bytes());
         for item in items {
             match self.run(item) {
                 Outcome::Answered(envelope, answer) => batch.push(&envelope, &answer),
                 Outcome::Silent => {}
                 Outcome::Waits(envelope, checked) => {
-                    self.broadcast(envelope, checked, Some((id, batch.push_missing())));
+                    let place = batch.push_missing();
+                    self.broadcast(now, envelope, checked, Some((id, place)));
                 }
             }
         }
@@ -316,50 +415,13 @@ impl Session {
         self.notify_held_back();
     }
 
-    /// An open batch may hold the answer to a subscription, which comes before its notifications.
-    fn notify_held_back(&mut self) {
-        if self.batches.is_empty()
-            && let Some(touched) = self.held_back.take()
-        {
-            self.notify(&touched);
-        }
-    }
-
-    fn broadcast(&mut self, envelope: Envelope<'_>, checked: Checked, batch: Option<(u64, usize)>) {
+    fn broadcast(&mut self, now: Now, envelope: Envelope<'_>, checked: Checked, batch: Option<(u64, usize)>) {
         let id = BroadcastId(self.next_broadcast);
         self.next_broadcast += 1;
         let Checked { txid, raw } = checked;
-        self.waiting.insert(id, Waiting { envelope: envelope.into_owned(), raw: raw.clone(), batch });
+        let envelope = envelope.into_owned();
+        self.waiting.insert(id, Waiting { envelope, raw: raw.clone(), batch, since: now.instant });
         self.outputs.push_back(Output::Broadcast { id, txid, raw });
-    }
-
-    /// Tells what changed: the tip first, as wallets ask for heights they learn from scripts.
-    fn notify(&mut self, touched: &Touched) {
-        if let Some(tip) = self.view.tip()
-            && self.subscriptions.tell_headers(tip.hash)
-        {
-            let params = Json::list([tip_object(tip)]);
-            self.send(jsonrpc::notification("blockchain.headers.subscribe", params));
-        }
-        for script in self.subscriptions.touched(touched) {
-            let status = match self.view.status(&script) {
-                Ok(status) => status,
-                // A deep reorg: the view that tells of it is on its way.
-                Err(error) if error.is_outdated() => {
-                    self.held_back = Some(touched.clone());
-                    return;
-                }
-                Err(error) => {
-                    // The wallet would wait for news for ever: better that it comes again.
-                    self.fault(error);
-                    return self.close();
-                }
-            };
-            if self.subscriptions.tell_script(&script, status) {
-                let params = Json::list([Json::text(&format!("{script:?}")), status_value(status)]);
-                self.send(jsonrpc::notification("blockchain.scripthash.subscribe", params));
-            }
-        }
     }
 
     /// What the wallet is told of a failing store.
