@@ -1,22 +1,21 @@
 //! `blockchain.transaction.*`: bytes, proofs, broadcast.
 
-use bitcoin::Txid;
+use bitcoin::consensus::deserialize;
+use bitcoin::{Transaction, Txid};
 
 use super::answer_block::height_of;
-use super::broadcast;
+use super::decoded::{self, Place};
 use super::error::RpcError;
 use super::json::Json;
 use super::methods::{Failure, Reply};
 use super::params::Args;
 use super::session::Context;
+use super::{batch, broadcast};
 
 /// Bitcoin Core's words, which wallets match: Sparrow skips a transaction when an error begins like this.
 const UNKNOWN: &str = "No such mempool or blockchain transaction";
 const GENESIS: &str =
     "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved";
-/// On these words, or in a batch on the code -32600, BlueWallet asks again for hex; Sparrow does on any error
-/// but an unknown transaction.
-const NOT_VERBOSE: &str = "verbose transactions are currently unsupported";
 
 /// Electrum showed a server's words as its own, and thieves sent users to false updates with them.
 const OLD_ELECTRUM: &str = "Your transaction was not sent: this version of Electrum is known to be dangerous to \
@@ -27,13 +26,7 @@ pub(super) fn get(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, F
     if context.view.is_genesis_coinbase(&txid)? {
         return Err(RpcError::unavailable(GENESIS).into());
     }
-    if verbose {
-        let known = context.view.has_transaction(&txid)?;
-        let error =
-            if known { RpcError::invalid_request(NOT_VERBOSE) } else { RpcError::unavailable(UNKNOWN) };
-        return Err(error.into());
-    }
-    hex(context, &txid)
+    if verbose { verbosely(context, &txid) } else { hex(context, &txid) }
 }
 
 /// Before 1.2 there is nothing but hex.
@@ -48,6 +41,21 @@ pub(super) fn get_hex(context: &mut Context<'_>, args: &Args<'_>) -> Result<Repl
 fn hex(context: &Context<'_>, txid: &Txid) -> Result<Reply, Failure> {
     let transaction = context.view.transaction(txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
     Ok(Json::hex(&transaction.bytes).into())
+}
+
+/// The transaction and its block, both of one view.
+fn verbosely(context: &Context<'_>, txid: &Txid) -> Result<Reply, Failure> {
+    // None of them happens: the block was decoded and connected before its transactions could be found.
+    let unreadable = || RpcError::unavailable("the index cannot be read");
+    let raw = context.view.transaction(txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
+    let transaction: Transaction = deserialize(&raw.bytes).map_err(|_| unreadable())?;
+    let header = context.view.header(raw.height)?.ok_or_else(unreadable)?;
+    let tip = context.view.tip().ok_or_else(unreadable)?;
+    let confirmations = (tip.height.0 + 1).saturating_sub(raw.height.0);
+    let place = Place { block_hash: header.block_hash(), time: header.time, confirmations };
+    let max_bytes = context.server.limits.message_bytes();
+    let written = decoded::transaction(&transaction, &raw.bytes, &place, context.server.network, max_bytes);
+    Ok(written.ok_or_else(|| batch::too_large_error(max_bytes))?.into())
 }
 
 pub(super) fn merkle(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {

@@ -87,8 +87,12 @@ fn bounded(
 }
 
 fn too_large(envelope: &Envelope<'_>, max_bytes: usize) -> String {
-    let error = format!("response too large (over {max_bytes} bytes)");
-    envelope.answer(&Err(RpcError::invalid_request(error)))
+    envelope.answer(&Err(too_large_error(max_bytes)))
+}
+
+/// What is said in the place of an answer that is too long.
+pub(super) fn too_large_error(max_bytes: usize) -> RpcError {
+    RpcError::invalid_request(format!("response too large (over {max_bytes} bytes)"))
 }
 
 /// What the shortest answer in a batch takes, with the comma after it.

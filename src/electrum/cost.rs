@@ -165,6 +165,12 @@ impl Group {
         }
     }
 
+    /// A session ends, or is not counted any more, with all that it owes.
+    pub fn forget(&mut self, session: u64) {
+        self.accounts.remove(&session);
+        self.summed_at = Instant::default();
+    }
+
     /// Adds what a session was charged; how it stands now.
     pub fn charge(
         &mut self,

@@ -2,9 +2,10 @@
 //!
 //! In path order: `transport` cuts bytes into lines, `jsonrpc` finds the requests in a line, `client` and `version`
 //! say who asks and in which protocol, `methods` names what can be asked, `params` reads the arguments, the `answer_*`
-//! files answer from one `query::View`, `subscriptions` remembers what the wallet was told, `batch` collects what is
-//! answered together, and `session` ties them up, one for each connection. `server` is what sessions have in common,
-//! `limits` what they may ask for, `cost` what it costs them.
+//! files answer from one `query::View` (`decoded` writes a transaction as Bitcoin Core does), `subscriptions` remembers
+//! what the wallet was told, `batch` collects what is answered together, and `session` ties them up, one for each
+//! connection. `server` is what sessions have in common, `limits` what they may ask for, `cost` what it
+//! costs them.
 //! No socket here, no clock, and no question is answered from two views of the chain.
 
 mod answer_block;
@@ -18,6 +19,7 @@ mod batch;
 mod broadcast;
 mod client;
 mod cost;
+mod decoded;
 mod error;
 mod json;
 mod jsonrpc;

@@ -64,7 +64,7 @@ pub const LAYERS: &[Layer] = &[
         "electrum",
         &["query", "time"],
         Store::Types,
-        &["serde", "serde_json", "bytes", "thiserror", "fastrand"],
+        &["serde", "serde_json", "bytes", "thiserror", "fastrand", "regex"],
     ),
     pure(
         "node",

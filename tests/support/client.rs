@@ -1,10 +1,11 @@
 //! A small Electrum client: one JSON text a line over TCP, as a wallet would talk.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::naive::script_hash;
@@ -103,6 +104,12 @@ impl Client {
 
     /// Sends a JSON-RPC batch and waits for its one answer.
     pub fn batch(&mut self, requests: &[(&str, Value)]) -> Value {
+        let answer = self.batch_for_text(requests);
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    /// The same; the answer as the server wrote it.
+    pub fn batch_for_text(&mut self, requests: &[(&str, Value)]) -> String {
         let ids = self.next_id..;
         self.next_id += requests.len() as u64;
         let requests = ids.zip(requests);
@@ -112,11 +119,11 @@ impl Client {
         self.send_line(&batch.to_string()).expect("the server reads");
         let deadline = Instant::now() + ANSWER;
         loop {
-            let message = self.read(deadline).unwrap_or_else(|error| panic!("batch: {error}"));
-            if message.is_array() {
-                return message;
+            let line = self.read_line(deadline).unwrap_or_else(|error| panic!("batch: {error}"));
+            if line.starts_with('[') {
+                return line;
             }
-            self.keep(message);
+            self.keep(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")));
         }
     }
 
@@ -148,6 +155,11 @@ impl Client {
 
     /// The next message, whatever it is; an error of kind `TimedOut` when none ends before `deadline`.
     pub fn read(&mut self, deadline: Instant) -> std::io::Result<Value> {
+        let text = self.read_line(deadline)?;
+        Ok(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+    }
+
+    fn read_line(&mut self, deadline: Instant) -> std::io::Result<String> {
         use std::io::ErrorKind::{Interrupted, TimedOut, UnexpectedEof, WouldBlock};
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -158,8 +170,7 @@ impl Client {
             match self.reader.read_until(b'\n', &mut self.partial) {
                 Ok(_) if self.partial.last() == Some(&b'\n') => {
                     let line = std::mem::take(&mut self.partial);
-                    let text = String::from_utf8_lossy(&line);
-                    return Ok(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")));
+                    return Ok(String::from_utf8_lossy(&line).into_owned());
                 }
                 Ok(_) => return Err(UnexpectedEof.into()),
                 Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {}
@@ -201,6 +212,17 @@ impl Client {
         let header = bitcoin::hex::FromHex::from_hex(tip["hex"].as_str().expect("a header in hex"));
         Ok((tip["height"].as_u64().expect("a height") as u32, header.expect("a header in hex")))
     }
+}
+
+/// The results of a batch's answer, each as it was written: numbers keep all their digits, objects their order.
+pub fn results_as_written(batch: &str) -> Vec<String> {
+    let answers: Vec<BTreeMap<String, Box<RawValue>>> =
+        serde_json::from_str(batch).unwrap_or_else(|error| panic!("{error}: {batch}"));
+    let result = |answer: BTreeMap<String, Box<RawValue>>| match answer.get("result") {
+        Some(result) if result.get() != "null" => result.get().to_owned(),
+        _ => panic!("no result: {answer:?}"),
+    };
+    answers.into_iter().map(result).collect()
 }
 
 fn outcome(mut message: Value) -> Result<Value, RpcError> {

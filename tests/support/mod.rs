@@ -14,6 +14,7 @@ pub mod naive;
 // Who gives it to peerdex.
 pub mod conversation;
 pub mod node;
+pub mod oddities;
 pub mod payments;
 pub mod replay;
 pub mod slow_link;

@@ -162,6 +162,21 @@ impl Node {
         answers
     }
 
+    /// Asks many things at once; the results as the node wrote them.
+    pub fn rpc_texts(&self, calls: &[(&str, Value)]) -> Vec<String> {
+        let mut texts = Vec::with_capacity(calls.len());
+        for chunk in calls.chunks(500) {
+            let batch: Value = chunk
+                .iter()
+                .map(|(method, params)| json!({"id": 0, "method": method, "params": params}))
+                .collect();
+            let answer = self.post_for_text(&batch).expect("bitcoind answers a batch");
+            texts.extend(super::client::results_as_written(&answer));
+        }
+        assert_eq!(texts.len(), calls.len(), "an answer to each");
+        texts
+    }
+
     /// Mines to the wallet; the hashes of the blocks.
     pub fn generate(&self, count: usize) -> Vec<String> {
         let address = self.rpc("getnewaddress", json!(["", "bech32"]));
@@ -234,6 +249,11 @@ impl Node {
     }
 
     fn post(&self, body: &Value) -> std::io::Result<Value> {
+        serde_json::from_str(&self.post_for_text(body)?)
+            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+    }
+
+    fn post_for_text(&self, body: &Value) -> std::io::Result<String> {
         let mut stream = super::connect((Ipv4Addr::LOCALHOST, self.rpc.port()).into())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let body = body.to_string();
@@ -251,10 +271,9 @@ impl Node {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
-        let mut answer = Vec::new();
-        reader.read_to_end(&mut answer)?;
-        serde_json::from_slice(&answer)
-            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+        let mut answer = String::new();
+        reader.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 }
 

@@ -523,7 +523,7 @@ pub(super) static METHODS: &[Method] = &[
             "blockchain.transaction.get",
             &[needs("tx_hash"), takes("verbose", "false")],
             flat(1.0),
-            "the transaction in hex; *verbose* is refused as wallets expect of a server without it",
+            "the transaction in hex; with *verbose* as an object, in Bitcoin Core's words",
             answer_transaction::get,
         ),
     ),
