@@ -9,12 +9,17 @@ use clap::Parser;
 use super::ConfigError;
 
 /// What may be set in the environment and in the file, and whether it is a list.
-const SETTINGS: [(&str, Kind); 8] = [
+const SETTINGS: [(&str, Kind); 13] = [
     ("network", Kind::One),
     ("connect", Kind::List),
     ("min-chain-work", Kind::One),
     ("data-dir", Kind::One),
     ("service", Kind::List),
+    ("report-service", Kind::List),
+    ("ssl-certfile", Kind::One),
+    ("ssl-keyfile", Kind::One),
+    ("proxy-protocol-from", Kind::List),
+    ("max-sessions", Kind::One),
     ("memory", Kind::One),
     ("ignore-disk-space", Kind::One),
     ("log", Kind::One),
@@ -51,9 +56,26 @@ struct Arguments {
     /// The folder of blocks and index [default: ~/.local/share/peerdex/NETWORK]
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Serve wallets here; repeat for more [default: tcp://127.0.0.1:50001; testnets 60001, regtest 60401]
-    #[arg(long, global = true, value_name = "tcp://ADDR:PORT")]
+    /// Serve here: tcp, ssl, ws and wss for wallets, rpc for you; repeat for more. Without HOST on all
+    /// addresses (rpc: localhost), without PORT on the network's
+    /// [default: tcp://127.0.0.1:50001; testnets 60001, regtest 60401]
+    #[arg(long, global = true, value_name = "tcp://HOST:PORT")]
     service: Vec<String>,
+    /// Tell others that this server can be reached here; repeat for more
+    #[arg(long, global = true, value_name = "ssl://NAME:PORT")]
+    report_service: Vec<String>,
+    /// The certificate for ssl and wss, PEM [default: a self-signed one, made once in the data folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    ssl_certfile: Option<String>,
+    /// The certificate's private key, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    ssl_keyfile: Option<String>,
+    /// Connections from here begin with a PROXY header (version 1 or 2); repeat for more
+    #[arg(long, global = true, value_name = "ADDR[/BITS]")]
+    proxy_protocol_from: Vec<String>,
+    /// At so many sessions no more are accepted [default: 1000]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    max_sessions: Option<String>,
     /// Megabytes of memory to aim at, 256 at least [default: 1024]
     #[arg(long, global = true, value_name = "MB")]
     memory: Option<String>,
@@ -165,19 +187,23 @@ impl Layers {
     }
 
     fn from_arguments(arguments: Arguments) -> Self {
-        let Arguments { network, connect, min_chain_work, data_dir, service, memory, log, miniature, .. } =
-            arguments;
-        let ignore_disk_space = arguments.ignore_disk_space.then(|| "true".to_string());
-        let given: [(&'static str, Vec<String>); 9] = [
-            ("network", network.into_iter().collect()),
-            ("connect", connect),
-            ("min-chain-work", min_chain_work.into_iter().collect()),
-            ("data-dir", data_dir.into_iter().collect()),
-            ("service", service),
-            ("memory", memory.into_iter().collect()),
-            ("ignore-disk-space", ignore_disk_space.into_iter().collect()),
-            ("log", log.into_iter().collect()),
-            ("miniature", miniature.then(String::new).into_iter().collect()),
+        let one = |value: Option<String>| value.into_iter().collect::<Vec<_>>();
+        let flag = |given: bool| one(given.then(|| "true".to_string()));
+        let given: [(&'static str, Vec<String>); 14] = [
+            ("network", one(arguments.network)),
+            ("connect", arguments.connect),
+            ("min-chain-work", one(arguments.min_chain_work)),
+            ("data-dir", one(arguments.data_dir)),
+            ("service", arguments.service),
+            ("report-service", arguments.report_service),
+            ("ssl-certfile", one(arguments.ssl_certfile)),
+            ("ssl-keyfile", one(arguments.ssl_keyfile)),
+            ("proxy-protocol-from", arguments.proxy_protocol_from),
+            ("max-sessions", one(arguments.max_sessions)),
+            ("memory", one(arguments.memory)),
+            ("ignore-disk-space", flag(arguments.ignore_disk_space)),
+            ("log", one(arguments.log)),
+            ("miniature", flag(arguments.miniature)),
         ];
         let mut layer = Self::default();
         for (name, values) in given {

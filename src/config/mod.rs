@@ -5,6 +5,8 @@
 //! is allowed. Nothing is read here: arguments, environment and the file's reader are given.
 
 mod layers;
+mod services;
+mod subnet;
 mod values;
 
 use std::ffi::OsString;
@@ -13,7 +15,9 @@ use std::path::{Path, PathBuf};
 use bitcoin::{Network, Work};
 
 use layers::{Given, Layers, Subcommand};
-pub use values::{HostPort, LogLevel, Service};
+pub use services::{CertificateFiles, Interface, Place, Reported, Service, Services};
+pub use subnet::Subnet;
+pub use values::{HostPort, LogLevel};
 
 /// All settings, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +29,7 @@ pub struct Config {
     pub min_chain_work: Option<Work>,
     /// The folder itself, not its parent.
     pub data_dir: PathBuf,
-    pub services: Vec<Service>,
+    pub services: Services,
     /// Memory to aim at, in megabytes.
     pub memory_mb: u32,
     /// Start although the disk cannot hold what comes.
@@ -125,14 +129,7 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
         )));
     }
     let min_chain_work = layers.one("min-chain-work").map(|given| given.parse(values::work)).transpose()?;
-    let mut services = layers
-        .all("service")
-        .iter()
-        .map(|given| given.parse(values::service))
-        .collect::<Result<Vec<_>, _>>()?;
-    if services.is_empty() {
-        services.push(Service::default_for(network));
-    }
+    let services = services(layers, network)?;
     let ignore_disk_space =
         layers.one("ignore-disk-space").map_or(Ok(false), |given| given.parse(values::yes_or_no))?;
     let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
@@ -153,6 +150,46 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
     })
 }
 
+fn services(layers: &Layers, network: Network) -> Result<Services, ConfigError> {
+    let mut listen: Vec<Service> = Vec::new();
+    for given in layers.all("service") {
+        let service = given.parse(|text| services::service(text, network))?;
+        if listen.iter().any(|other| other.at == service.at) {
+            return Err(given.refuse("has the address of another service: give each its own port"));
+        }
+        listen.push(service);
+    }
+    if listen.is_empty() {
+        listen.push(Service::default_for(network));
+    }
+    let mut report: Vec<Reported> = Vec::new();
+    for given in layers.all("report-service") {
+        let reported = given.parse(|text| services::reported(text, network))?;
+        if report.iter().any(|other| (&other.host, other.transport) == (&reported.host, reported.transport)) {
+            return Err(given.refuse("names host and protocol of another: report one port for each"));
+        }
+        report.push(reported);
+    }
+    let certificates = layers.one("ssl-certfile").map(|given| given.parse(values::file)).transpose()?;
+    let key = layers.one("ssl-keyfile").map(|given| given.parse(values::file)).transpose()?;
+    let certificate = match (certificates, key) {
+        (Some(certificates), Some(key)) => Some(CertificateFiles { certificates, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(ConfigError("--ssl-certfile: needs its key: give --ssl-keyfile too".into()));
+        }
+        (None, Some(_)) => {
+            return Err(ConfigError("--ssl-keyfile: needs its certificate: give --ssl-certfile too".into()));
+        }
+    };
+    let proxies = layers.all("proxy-protocol-from").iter().map(|given| given.parse(subnet::subnet));
+    let proxies = proxies.collect::<Result<_, _>>()?;
+    let max_sessions = layers
+        .one("max-sessions")
+        .map_or(Ok(values::DEFAULT_MAX_SESSIONS), |given| given.parse(values::max_sessions))?;
+    Ok(Services { listen, report, certificate, proxies, max_sessions })
+}
+
 /// What all commands need.
 fn folder(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Folder, ConfigError> {
     let network = layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))?;
@@ -168,7 +205,11 @@ fn folder(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Folder, Confi
 impl Given {
     /// Reads the value, or says which setting it was for, where it stood and what is allowed.
     fn parse<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ConfigError> {
-        read(&self.value).map_err(|why| ConfigError(format!("{}: '{}' {why}", self.origin, self.value)))
+        read(&self.value).map_err(|why| self.refuse(&why))
+    }
+
+    fn refuse(&self, why: &str) -> ConfigError {
+        ConfigError(format!("{}: '{}' {why}", self.origin, self.value))
     }
 }
 

@@ -30,7 +30,8 @@ fn defaults_are_mainnet_served_to_this_machine() {
     assert_eq!(config.network, Network::Bitcoin);
     assert_eq!(config.connect, [HostPort { host: "localhost".into(), port: 8333 }]);
     assert_eq!(config.data_dir, Path::new("/home/alice/.local/share/peerdex/mainnet"));
-    assert_eq!(config.services, [Service::Tcp("127.0.0.1:50001".parse().unwrap())]);
+    assert_eq!(config.services.listen, [Service::default_for(Network::Bitcoin)]);
+    assert_eq!((config.services.report.len(), config.services.max_sessions), (0, 1000));
     assert_eq!((config.log, config.min_chain_work), (LogLevel::Info, None));
 }
 
@@ -45,7 +46,7 @@ fn each_network_has_its_folder_and_ports() {
         let config = config(&["--network", name, "--connect", "node"], &[("XDG_DATA_HOME", "/data")], "");
         assert_eq!(config.data_dir, Path::new("/data/peerdex").join(name));
         assert_eq!(config.connect[0].port, peer);
-        assert_eq!(config.services[0].to_string(), format!("tcp://127.0.0.1:{service}"));
+        assert_eq!(config.services.listen[0].to_string(), format!("tcp://127.0.0.1:{service}"));
     }
 }
 
@@ -97,8 +98,9 @@ fn a_bad_value_names_its_setting_and_where_it_stood() {
         (
             &["--config", "p.toml"],
             &[],
-            "service = 'ssl://a:1'",
-            "p.toml: service: 'ssl://a:1' is no service: give tcp://ADDR:PORT, for example tcp://127.0.0.1:50001",
+            "service = 'http://a:1'",
+            "p.toml: service: 'http://a:1' is no service: begin with tcp://, ssl://, ws://, wss:// or rpc://, \
+             for example tcp://127.0.0.1:50001",
         ),
         (
             &["--config", "p.toml"],
@@ -158,6 +160,34 @@ fn peers_may_be_ipv6_and_work_may_be_short() {
     let mut expected = [0; 32];
     expected[31] = 0xff;
     assert_eq!(config.min_chain_work, Some(Work::from_be_bytes(expected)));
+}
+
+#[test]
+fn services_may_be_many_and_each_has_its_own_address() {
+    let peer = ["--connect", "a", "--data-dir", "/d"];
+    let args = ["--service", "tcp://,ssl://", "--service", "rpc://", "--report-service", "ssl://e.org:443"];
+    let services = config(&[&peer[..], &args].concat(), &[], "").services;
+    let shown: Vec<String> = services.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["tcp://:50001", "ssl://:50002", "rpc://localhost:8000"]);
+    assert_eq!(services.report[0].to_string(), "ssl://e.org:443");
+
+    for (args, says) in [
+        (["--service", "tcp://:1,ssl://:1"], "'ssl://:1' has the address of another service"),
+        (["--report-service", "ssl://e.org:1,ssl://e.org:2"], "'ssl://e.org:2' names host and protocol"),
+        (["--report-service", "ssl://localhost"], "'ssl://localhost' is nothing that others can reach"),
+        (["--max-sessions", "0"], "'0' is no number of sessions"),
+        (["--proxy-protocol-from", "10.0.0.0/99"], "'10.0.0.0/99' is no address or subnet"),
+        (["--ssl-certfile", "a.pem"], "give --ssl-keyfile too"),
+        (["--ssl-keyfile", "a.pem"], "give --ssl-certfile too"),
+    ] {
+        let text = error(&[&peer[..], &args].concat(), &[], "");
+        assert!(text.starts_with(args[0]) && text.contains(says), "{text}");
+    }
+    let file = "ssl-certfile = 'c.pem'\nssl-keyfile = 'k.pem'\nmax-sessions = 7\nproxy-protocol-from = '::1'";
+    let services = config(&[&peer[..], &["--config", "p.toml"]].concat(), &[], file).services;
+    let files = CertificateFiles { certificates: "c.pem".into(), key: "k.pem".into() };
+    assert_eq!((services.certificate, services.max_sessions), (Some(files), 7));
+    assert!(services.proxies[0].contains("::1".parse().unwrap()));
 }
 
 #[test]

@@ -1,20 +1,13 @@
-//! How each value is written: networks, addresses, services, folders.
+//! How each value is written: networks, addresses, numbers, folders. Services have a file of their own.
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use bitcoin::{Network, Work};
 
-/// The networks, with the Electrum port each is served on by default.
-const NETWORKS: [(Network, u16); 5] = [
-    (Network::Bitcoin, 50001),
-    (Network::Testnet, 60001),
-    (Network::Testnet4, 60001),
-    (Network::Signet, 60001),
-    (Network::Regtest, 60401),
-];
+const NETWORKS: [Network; 5] =
+    [Network::Bitcoin, Network::Testnet, Network::Testnet4, Network::Signet, Network::Regtest];
 
 const LOG_LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
@@ -42,30 +35,6 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// One listener for wallets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Service {
-    /// Plain TCP.
-    Tcp(SocketAddr),
-}
-
-impl Service {
-    /// What is served when nothing is asked for: TCP on this machine alone.
-    pub fn default_for(network: Network) -> Self {
-        let port =
-            NETWORKS.iter().find(|(candidate, _)| *candidate == network).map_or(50001, |entry| entry.1);
-        Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(addr) => write!(f, "tcp://{addr}"),
-        }
-    }
-}
-
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
@@ -77,7 +46,7 @@ pub enum LogLevel {
 }
 
 pub(super) fn network(text: &str) -> Result<Network, String> {
-    choose(text, NETWORKS.iter().map(|(network, _)| (chainstore::network_name(*network), *network)))
+    choose(text, NETWORKS.iter().map(|network| (chainstore::network_name(*network), *network)))
 }
 
 pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {
@@ -110,6 +79,18 @@ pub(super) fn memory_mb(text: &str) -> Result<u32, String> {
     memory.ok_or_else(|| "is no number of megabytes, 256 or more".into())
 }
 
+/// ElectrumX's default.
+pub(super) const DEFAULT_MAX_SESSIONS: usize = 1000;
+
+pub(super) fn max_sessions(text: &str) -> Result<usize, String> {
+    let sessions = text.parse().ok().filter(|sessions| (1..=1_000_000).contains(sessions));
+    sessions.ok_or_else(|| "is no number of sessions from 1 to 1000000".into())
+}
+
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("is empty: give a file".into()) } else { Ok(PathBuf::from(text)) }
+}
+
 pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "is neither true nor false".into())
 }
@@ -140,17 +121,6 @@ pub(super) fn host_port(text: &str, default_port: u16) -> Result<HostPort, Strin
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':'));
     let port = port.map_or(Ok(default_port), |port| port.parse().map_err(|_| wrong()))?;
     if host_is_sane && port != 0 { Ok(HostPort { host: host.into(), port }) } else { Err(wrong()) }
-}
-
-/// `tcp://ADDR:PORT`, where ADDR is an IP address of this machine or `localhost`.
-pub(super) fn service(text: &str) -> Result<Service, String> {
-    let wrong = || "is no service: give tcp://ADDR:PORT, for example tcp://127.0.0.1:50001".to_string();
-    let address = text.strip_prefix("tcp://").ok_or_else(wrong)?;
-    let address = match address.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => address.to_string(),
-    };
-    address.parse().map(Service::Tcp).map_err(|_| wrong())
 }
 
 /// `$XDG_DATA_HOME/peerdex/<network>`, else `~/.local/share/peerdex/<network>`.

@@ -1,5 +1,6 @@
 //! `server.*`: who we are, and which protocol is spoken.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::query::SyncState;
@@ -50,9 +51,13 @@ fn negotiate(json: &str) -> Option<ProtocolVersion> {
 pub(super) fn features(context: &mut Context<'_>, _: &Args<'_>) -> Result<Reply, Failure> {
     let is_newest = context.client.version() == ProtocolVersion::V1_7;
     let max = if is_newest { ProtocolVersion::V1_7 } else { ProtocolVersion::V1_6 };
+    let ports = |ports: &BTreeMap<String, u16>| {
+        Json::object(ports.iter().map(|(name, port)| (name.as_str(), Json::integer(*port))))
+    };
+    let hosts = context.server.hosts.iter().map(|(host, named)| (host.as_str(), ports(named)));
     let mut fields = vec![
         ("genesis_hash", Json::hash(context.server.genesis_hash)),
-        ("hosts", Json::object([])),
+        ("hosts", Json::object(hosts)),
         ("protocol_max", Json::text(&max.to_string())),
         ("protocol_min", Json::text(&ProtocolVersion::MIN.to_string())),
         ("pruning", Json::null()),

@@ -1,5 +1,6 @@
 //! What all sessions of a server have in common: what it says of itself, its limits, and what is kept for all.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bitcoin::{BlockHash, Network};
@@ -17,6 +18,9 @@ pub struct Server {
     /// Name and version. The suffix makes Sparrow send batches: it knows servers by name.
     pub software: String,
     pub banner: String,
+    /// Where others reach this server: for each name or address its ports, by what they are called
+    /// (`ssl_port`).
+    pub hosts: BTreeMap<String, BTreeMap<String, u16>>,
     /// Where users may thank the operator; empty if nowhere.
     pub donation_address: String,
     /// Names of clients that are not served.
@@ -35,6 +39,7 @@ impl Server {
             genesis_hash,
             software: format!("peerdex/{version} (electrumx-compatible)"),
             banner: format!("peerdex {version}: an Electrum server that needs no Bitcoin node"),
+            hosts: BTreeMap::new(),
             donation_address: String::new(),
             drop_client: None,
             tokens: Vec::new(),

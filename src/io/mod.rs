@@ -11,6 +11,7 @@ mod dialer;
 mod import;
 mod import_files;
 mod log;
+mod open_files;
 mod operator;
 mod runtime;
 mod threads;
@@ -174,17 +175,13 @@ async fn serve_chain(
     let node = Node::restore(clock.now(), &chain, min_chain_work, budget.block_bytes, fastrand::u64(..))?;
     info!(height = node.progress().height.0, headers = node.progress().target.0, "store opened");
 
-    let listeners = wallets::bind(&config.services).await?;
+    let doors = wallets::open(&config.services, &config.data_dir)?;
     let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
-    let server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
+    let mut server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
+    server.hosts = config.services.reported_hosts();
     let (publisher, subscriber) = wallets::channel(Arc::new(view), server);
     let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
-    let shared =
-        wallets::Shared { clock, views: subscriber, broadcasts: broadcast_sender, stop: stop.clone() };
-    for listener in listeners {
-        tokio::spawn(listener.serve(shared.clone()));
-    }
-    drop(shared);
+    doors.serve(clock, subscriber, broadcast_sender, stop.clone());
 
     let (peer_events, peers) = mpsc::channel(PEER_EVENTS);
     let height = Arc::new(AtomicI32::new(0));

@@ -80,7 +80,7 @@ pub const LAYERS: &[Layer] = &[
     ),
     Layer {
         name: "config",
-        ours: &["validate"],
+        ours: &["validate", "electrum"],
         store: Store::Types,
         others: &["clap", "serde", "toml", "anyhow", "thiserror", "tracing"],
         purity: Purity::World,

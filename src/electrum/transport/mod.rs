@@ -2,6 +2,8 @@
 
 mod line;
 mod origin;
+mod proxy;
 
 pub use line::{LineDecoder, LineTooLong, MAX_REQUEST_BYTES};
 pub use origin::{Origin, Transport};
+pub use proxy::{Proxied, ProxyError, ProxyHeader};

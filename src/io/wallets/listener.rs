@@ -1,86 +1,121 @@
-//! Listening sockets: accepts wallets and gives each a task of its own.
+//! Listening sockets: accepts wallets while there is room for them, and gives each a task of its own.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::super::clock::Clock;
-use super::talk::{BroadcastRequest, Talk};
-use super::views::Subscriber;
-use super::wire;
-use crate::config::Service;
+use super::Shared;
+use super::welcome;
+use crate::config::{Interface, Service};
 use crate::electrum::transport::{Origin, Transport};
 
-/// After a failed accept (out of file descriptors, mostly).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// What all connections share.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    pub clock: Clock,
-    pub views: Subscriber,
-    pub broadcasts: mpsc::Sender<BroadcastRequest>,
-    pub stop: CancellationToken,
-}
+/// After a failed accept (out of file descriptors, mostly), or a failed try to listen again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Connections that the system keeps until we accept them.
+const BACKLOG: i32 = 1024;
 
 /// A bound address that wallets may connect to.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    transport: Transport,
+    /// As bound, so that it is the same after closing and opening.
+    address: SocketAddr,
+    /// `None` while there is no room for more wallets.
+    socket: Option<TcpListener>,
 }
 
-/// Binds all services, or says which address cannot be had and why.
-pub async fn bind(services: &[Service]) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = Vec::with_capacity(services.len());
-    for service in services {
-        let Service::Tcp(address) = service;
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot serve {service}: give another address with --service"))?;
-        info!(service = %format_args!("tcp://{}", listener.local_addr()?), "listening for wallets");
-        listeners.push(Listener { listener });
+/// Binds a service on all its addresses, or says which cannot be had and why.
+pub fn bind(service: &Service, interface: Interface, port: u16) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for ip in interface.addresses() {
+        let bound = listen(SocketAddr::new(ip, port)).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let (address, socket) = match bound {
+            Ok(bound) => bound,
+            // A machine without IPv6 has done all it can.
+            Err(error) if !listeners.is_empty() && error.kind() != io::ErrorKind::AddrInUse => continue,
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot serve {service}: give another address with --service"));
+            }
+        };
+        info!(service = %format_args!("{}://{address}", service.transport), "listening");
+        listeners.push(Listener { transport: service.transport, address, socket: Some(socket) });
     }
     Ok(listeners)
 }
 
+/// The register of sessions lives as long as any listener, so there is always somebody who says.
+async fn has_become(room: &mut watch::Receiver<bool>, wanted: bool) {
+    let _ = room.wait_for(|has_room| *has_room == wanted).await;
+}
+
+/// An IPv6 socket takes IPv6 alone: each address has its own, and wallets have theirs as they are.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
 impl Listener {
-    /// Accepts until told to stop.
-    pub async fn serve(self, shared: Shared) {
+    /// Accepts until told to stop. While there is no room for more wallets it does not listen, so that they go
+    /// elsewhere at once.
+    pub async fn serve(mut self, shared: Shared) {
+        let mut room = shared.sessions.room();
+        let mut failing = false;
         loop {
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
-                () = shared.stop.cancelled() => return,
+            let Some(socket) = &self.socket else {
+                tokio::select! {
+                    () = has_become(&mut room, true) => {}
+                    () = shared.stop.cancelled() => return,
+                }
+                match listen(self.address) {
+                    Ok(socket) => (self.socket, failing) = (Some(socket), false),
+                    Err(error) => self.failed(&mut failing, &error).await,
+                }
+                continue;
             };
-            match accepted {
-                Ok((stream, address)) => {
-                    tokio::spawn(attend(shared.clone(), stream, address));
-                }
-                Err(error) => {
-                    warn!(%error, "cannot accept a wallet");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+            tokio::select! {
+                // No room counts first, or a flood would be accepted and dropped.
+                biased;
+                () = shared.stop.cancelled() => return,
+                () = has_become(&mut room, false) => self.socket = None,
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        failing = false;
+                        self.accepted(&shared, stream, address);
+                    }
+                    Err(error) => self.failed(&mut failing, &error).await,
+                },
             }
         }
     }
-}
 
-/// One connection from its first byte to its last.
-async fn attend(shared: Shared, stream: TcpStream, address: SocketAddr) {
-    let origin = Origin { address: Some(address), transport: Transport::Tcp };
-    let Some(talk) = Talk::new(&shared, origin) else { return };
-    // An answer is written as a whole: nothing is won by waiting for more.
-    let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
-    let (reader, writer) = wire::lines(reader, writer);
-    let why = tokio::select! {
-        why = talk.run(reader, writer) => why,
-        () = shared.stop.cancelled() => "shutting down".into(),
-    };
-    debug!(wallet = %origin, %why, "session closed");
+    fn accepted(&self, shared: &Shared, stream: TcpStream, address: SocketAddr) {
+        let origin = Origin { address: Some(address), transport: self.transport };
+        if let Some(seat) = shared.sessions.admit(origin) {
+            tokio::spawn(welcome::attend(shared.clone(), seat, stream));
+        }
+    }
+
+    /// Tells once, and waits before the next try.
+    async fn failed(&self, failing: &mut bool, error: &io::Error) {
+        if !*failing {
+            warn!(service = %format_args!("{}://{}", self.transport, self.address), %error, "cannot accept wallets");
+        }
+        *failing = true;
+        sleep(PAUSE).await;
+    }
 }

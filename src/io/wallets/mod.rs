@@ -1,13 +1,107 @@
 //! Wallets' connections: from the listening socket to `electrum::Session` and back.
 //!
-//! In the order of a connection's life: `listener` accepts it, `wire` makes lines of whatever carries them,
-//! `talk` moves those between the wire and its session; `views` gives every session the chain as it changes.
+//! In the order of a connection's life: `listener` accepts it, `sessions` has a place for it, `welcome` does the
+//! handshakes (with `tls` and its `certificate`, or as a `websocket`), `wire` makes lines of whatever carries them,
+//! and `talk` moves those between the wire and its session. `views` gives every session the chain as it changes.
 
+mod certificate;
 mod listener;
+#[allow(dead_code, reason = "the operator's service comes next")]
+mod sessions;
 mod talk;
+mod tls;
 mod views;
+mod websocket;
+mod welcome;
 mod wire;
 
-pub use listener::{Shared, bind};
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::open_files;
+use crate::config::{Place, Services, Subnet};
+use listener::Listener;
+use sessions::Sessions;
 pub use talk::{BroadcastReply, BroadcastRequest};
-pub use views::{Publisher, channel};
+use tls::Tls;
+pub use views::{Publisher, Subscriber, channel};
+
+/// What all connections share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub clock: Clock,
+    pub views: Subscriber,
+    pub broadcasts: mpsc::Sender<BroadcastRequest>,
+    pub stop: CancellationToken,
+    pub sessions: Arc<Sessions>,
+    tls: Option<Arc<Tls>>,
+    proxies: Arc<[Subnet]>,
+}
+
+impl Shared {
+    /// Whether connections from there begin with a PROXY header.
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|subnet| subnet.contains(address))
+    }
+
+    fn tls(&self) -> io::Result<TlsAcceptor> {
+        self.tls.as_ref().map(|tls| tls.acceptor()).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// All services, bound, but nobody is accepted yet.
+#[derive(Debug)]
+pub struct Doors {
+    listeners: Vec<Listener>,
+    sessions: Arc<Sessions>,
+    tls: Option<Arc<Tls>>,
+    proxies: Arc<[Subnet]>,
+}
+
+/// Binds all services, or says which cannot be had and why. Their certificate is in `data_dir` if it is not the
+/// operator's own.
+pub fn open(services: &Services, data_dir: &Path) -> anyhow::Result<Doors> {
+    let sessions = Sessions::new(open_files::sessions_that_fit(services.max_sessions, open_files::raise()));
+    let mut listeners = Vec::new();
+    for service in &services.listen {
+        match &service.at {
+            Place::Tcp(interface, port) => listeners.extend(listener::bind(service, *interface, *port)?),
+            Place::Unix(_) => {}
+        }
+    }
+    let tls = if services.listen.iter().any(|service| service.transport.is_encrypted()) {
+        let files = certificate::files(services.certificate.as_ref(), data_dir)?;
+        Some(Arc::new(Tls::open(files)?))
+    } else {
+        None
+    };
+    Ok(Doors { listeners, sessions, tls, proxies: services.proxies.clone().into() })
+}
+
+impl Doors {
+    /// Lets wallets in until `stop`.
+    pub fn serve(
+        self,
+        clock: Clock,
+        views: Subscriber,
+        broadcasts: mpsc::Sender<BroadcastRequest>,
+        stop: CancellationToken,
+    ) {
+        let Self { listeners, sessions, tls, proxies } = self;
+        if let Some(tls) = tls.clone() {
+            let stop = stop.clone();
+            tokio::spawn(async move { stop.run_until_cancelled(tls.follow()).await });
+        }
+        let shared = Shared { clock, views, broadcasts, stop, sessions, tls, proxies };
+        for listener in listeners {
+            tokio::spawn(listener.serve(shared.clone()));
+        }
+    }
+}

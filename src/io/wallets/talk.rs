@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::ready;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bitcoin::Txid;
@@ -17,10 +17,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
 use super::super::clock::Clock;
-use super::listener::Shared;
+use super::Shared;
+use super::sessions::Seat;
 use super::views::Subscriber;
-use super::wire::{WireReader, WireWriter};
-use crate::electrum::transport::{LineDecoder, Origin};
+use super::wire::Wire;
+use crate::electrum::transport::LineDecoder;
 use crate::electrum::{self, BroadcastId, Output, Session};
 use crate::node::{BroadcastError, Publication};
 use crate::query::Touched;
@@ -44,9 +45,9 @@ pub struct BroadcastRequest {
 
 /// One wallet's connection.
 #[derive(Debug)]
-pub struct Talk {
+pub struct Talk<'a> {
     clock: Clock,
-    origin: Origin,
+    seat: &'a Seat,
     session: Session,
     views: Subscriber,
     updates: broadcast::Receiver<Publication>,
@@ -61,22 +62,28 @@ pub struct Talk {
     moved_at: Instant,
 }
 
+/// Bytes that the wire took, or brought.
+enum Moved {
+    Out(usize),
+    In(usize),
+}
+
 /// What comes back of a broadcast.
 type Reply = (BroadcastId, Result<Txid, electrum::BroadcastError>);
 
-impl Talk {
+impl<'a> Talk<'a> {
     /// A session with the view of now; `None` when the node has failed.
-    pub fn new(shared: &Shared, origin: Origin) -> Option<Self> {
+    pub fn new(shared: &Shared, seat: &'a Seat) -> Option<Self> {
         let (view, updates) = shared.views.subscribe()?;
         Some(Self {
             clock: shared.clock,
-            origin,
+            seat,
             session: Session::new(shared.views.server.clone(), view, shared.clock.now(), fastrand::u64(..)),
+            lines: LineDecoder::new(shared.views.server.limits.request_bytes),
             views: shared.views.clone(),
             updates,
             broadcasts: shared.broadcasts.clone(),
             replies: JoinSet::new(),
-            lines: LineDecoder::default(),
             input_open: true,
             outgoing: BytesMut::new(),
             moved_at: Instant::now(),
@@ -84,11 +91,11 @@ impl Talk {
     }
 
     /// Until either side has enough; says why.
-    pub async fn run(mut self, mut reader: impl WireReader, mut writer: impl WireWriter) -> String {
-        match self.converse(&mut reader, &mut writer).await {
+    pub async fn run(mut self, mut wire: impl Wire) -> String {
+        match self.converse(&mut wire).await {
             Ok(why) => {
                 // Whoever does not read what is left for him loses it.
-                let _ = timeout(SLOW_READER, self.finish(&mut writer)).await;
+                let _ = timeout(SLOW_READER, self.finish(&mut wire)).await;
                 why.into()
             }
             Err(error) => error.to_string(),
@@ -96,11 +103,7 @@ impl Talk {
     }
 
     /// Why there is nothing more to say, or what broke the connection.
-    async fn converse(
-        &mut self,
-        reader: &mut impl WireReader,
-        writer: &mut impl WireWriter,
-    ) -> io::Result<&'static str> {
+    async fn converse(&mut self, wire: &mut impl Wire) -> io::Result<&'static str> {
         // Whether lines may have arrived that are not answered.
         let mut unanswered = false;
         loop {
@@ -114,27 +117,30 @@ impl Talk {
                 unanswered = self.take_line();
                 continue;
             }
-            let waits = !self.outgoing.is_empty() || writer.holds_some();
+            let waits = !self.outgoing.is_empty() || wire.holds_some();
             if !waits {
                 self.moved_at = Instant::now();
             }
+            let listens = has_room && !unanswered && self.input_open;
             tokio::select! {
-                written = poll_fn(|cx| writer.poll_write(cx, &mut self.outgoing)), if waits => {
-                    written?;
-                    self.moved_at = Instant::now();
-                    self.give_back_buffer();
-                }
-                () = sleep_until(self.moved_at + SLOW_READER), if waits => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "does not read its answers"));
-                }
-                read = poll_fn(|cx| reader.poll_read(cx, &mut self.lines)),
-                    if has_room && !unanswered && self.input_open => match read? {
-                    0 => {
+                moved = poll_fn(|cx| poll(cx, wire, waits.then_some(&mut self.outgoing), listens.then_some(&mut self.lines))), if waits || listens => match moved? {
+                    Moved::Out(count) => {
+                        self.seat.sent(count);
+                        self.moved_at = Instant::now();
+                        self.give_back_buffer();
+                    }
+                    Moved::In(0) => {
                         self.input_open = false;
                         self.session.handle_end_of_input(self.clock.now());
                     }
-                    _ => unanswered = true,
+                    Moved::In(count) => {
+                        self.seat.received(count);
+                        unanswered = true;
+                    }
                 },
+                () = sleep_until(self.moved_at + SLOW_READER), if waits => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "does not read its answers"));
+                }
                 update = self.updates.recv(), if has_room => match update {
                     Ok(Publication { view, touched }) => {
                         self.session.handle_view(self.clock.now(), view, &touched);
@@ -153,12 +159,12 @@ impl Talk {
     }
 
     /// Sends what is left, then says goodbye.
-    async fn finish(&mut self, writer: &mut impl WireWriter) -> io::Result<()> {
+    async fn finish(&mut self, wire: &mut impl Wire) -> io::Result<()> {
         poll_fn(|cx| {
-            while !self.outgoing.is_empty() || writer.holds_some() {
-                ready!(writer.poll_write(cx, &mut self.outgoing))?;
+            while !self.outgoing.is_empty() || wire.holds_some() {
+                ready!(wire.poll_write(cx, &mut self.outgoing))?;
             }
-            writer.poll_close(cx)
+            wire.poll_close(cx)
         })
         .await
     }
@@ -194,7 +200,7 @@ impl Talk {
                 }
                 Output::Interest(_) => {}
                 Output::Fault(fault) => {
-                    error!(wallet = %self.origin, %fault, "the store failed while answering a wallet");
+                    error!(wallet = %self.seat.origin(), %fault, "the store failed while answering a wallet");
                 }
                 Output::Close => return true,
             }
@@ -207,6 +213,24 @@ impl Talk {
         if self.outgoing.is_empty() && self.outgoing.capacity() > KEEP_BYTES {
             self.outgoing = BytesMut::new();
         }
+    }
+}
+
+/// Writes before it reads: what was answered makes room for the next request.
+fn poll(
+    context: &mut Context<'_>,
+    wire: &mut impl Wire,
+    outgoing: Option<&mut BytesMut>,
+    lines: Option<&mut LineDecoder>,
+) -> Poll<io::Result<Moved>> {
+    if let Some(outgoing) = outgoing
+        && let Poll::Ready(written) = wire.poll_write(context, outgoing)
+    {
+        return Poll::Ready(written.map(Moved::Out));
+    }
+    match lines {
+        Some(lines) => wire.poll_read(context, lines).map_ok(Moved::In),
+        None => Poll::Pending,
     }
 }
 

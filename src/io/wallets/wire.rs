@@ -1,6 +1,6 @@
-//! What carries lines: two halves, the same for plain TCP, TLS and websockets.
+//! What carries lines: the same for plain TCP, TLS and websockets.
 //!
-//! Both are polled and keep nothing in a future, so `talk` may turn to something else at any time and nothing is
+//! A wire is polled and keeps nothing in a future, so `talk` may turn to something else at any time and nothing is
 //! lost. A connection that says nothing holds no buffer.
 
 use std::io;
@@ -16,52 +16,45 @@ use crate::electrum::transport::LineDecoder;
 /// What one read takes from a stream.
 const READ_BYTES: usize = 16 * 1024;
 
-/// The half that brings what the wallet says.
-pub trait WireReader {
-    /// Pushes what has arrived; how many bytes that was, 0 once the wallet has closed its side.
+pub trait Wire {
+    /// Pushes what the wallet says; how many bytes that was, 0 once it has closed its side.
     fn poll_read(&mut self, context: &mut Context<'_>, lines: &mut LineDecoder) -> Poll<io::Result<usize>>;
-}
 
-/// The half that takes what the wallet is told.
-pub trait WireWriter {
     /// Takes whole or parts of lines from the front of `outgoing`, or moves on what was taken before; how many
-    /// bytes were taken. Pending while the other side takes nothing.
+    /// bytes were taken. Pending while the wallet takes nothing.
     fn poll_write(&mut self, context: &mut Context<'_>, outgoing: &mut BytesMut) -> Poll<io::Result<usize>>;
 
     /// Whether something that was taken has not left: go on with `poll_write`, though `outgoing` may be empty.
     fn holds_some(&self) -> bool;
 
-    /// Tells the other side, in its own words, that nothing more will come.
+    /// Tells the wallet, in the wire's own words, that nothing more will come.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
-/// The two halves of a stream of bytes that is nothing but lines.
-pub fn lines<R, W>(reader: R, writer: W) -> (StreamReader<R>, StreamWriter<W>) {
-    (StreamReader(reader), StreamWriter { stream: writer, unflushed: false })
-}
-
+/// A stream of bytes that is nothing but lines.
 #[derive(Debug)]
-pub struct StreamReader<R>(R);
-
-impl<R: AsyncRead + Unpin> WireReader for StreamReader<R> {
-    fn poll_read(&mut self, context: &mut Context<'_>, lines: &mut LineDecoder) -> Poll<io::Result<usize>> {
-        // On the stack, and only while there is something to read: ten thousand idle wallets need no buffers.
-        let mut space = [MaybeUninit::uninit(); READ_BYTES];
-        let mut read = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.0).poll_read(context, &mut read))?;
-        lines.push(read.filled());
-        Poll::Ready(Ok(read.filled().len()))
-    }
-}
-
-#[derive(Debug)]
-pub struct StreamWriter<W> {
-    stream: W,
+pub struct Lines<S> {
+    stream: S,
     /// TLS may hold records of what it took.
     unflushed: bool,
 }
 
-impl<W: AsyncWrite + Unpin> WireWriter for StreamWriter<W> {
+impl<S> Lines<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, unflushed: false }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire for Lines<S> {
+    fn poll_read(&mut self, context: &mut Context<'_>, lines: &mut LineDecoder) -> Poll<io::Result<usize>> {
+        // On the stack, and only while there is something to read: ten thousand idle wallets need no buffers.
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut read))?;
+        lines.push(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
     fn poll_write(&mut self, context: &mut Context<'_>, outgoing: &mut BytesMut) -> Poll<io::Result<usize>> {
         let mut taken = 0;
         if !outgoing.is_empty() {

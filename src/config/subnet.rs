@@ -1,0 +1,89 @@
+//! Addresses in a row: `10.0.0.0/8`, `2001:db8::/32`, or one address alone.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// All addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Subnet {
+    /// The bits behind the prefix are zero.
+    address: IpAddr,
+    prefix: u32,
+}
+
+impl Subnet {
+    /// Whether the address is one of them; an IPv4 address that is written as IPv6 counts as what it is.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (address, width) = bits(address.to_canonical());
+        let (ours, our_width) = bits(self.address);
+        width == our_width && masked(address, self.prefix, width) == ours
+    }
+}
+
+/// The address as a number, and how many bits that has.
+fn bits(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    }
+}
+
+fn masked(bits: u128, prefix: u32, width: u32) -> u128 {
+    let behind = width - prefix;
+    // All 128 bits cannot be shifted out at once.
+    bits.checked_shr(behind).map_or(0, |kept| kept << behind)
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+pub(super) fn subnet(text: &str) -> Result<Subnet, String> {
+    let wrong = || "is no address or subnet: give for example 127.0.0.1, 10.0.0.0/8 or fd00::/8".to_string();
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let (number, width) = bits(address);
+    let prefix: u32 = prefix.map_or(Ok(width), str::parse).map_err(|_| wrong())?;
+    if prefix > width {
+        return Err(wrong());
+    }
+    if masked(number, prefix, width) != number {
+        return Err(format!("has bits behind its first {prefix}: give the first address of the subnet"));
+    }
+    Ok(Subnet { address, prefix })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_holds_what_begins_like_it() {
+        for (net, inside, outside) in [
+            ("10.0.0.0/8", &["10.0.0.0", "10.255.255.255", "::ffff:10.1.2.3"][..], &["11.0.0.0", "::1"][..]),
+            ("127.0.0.1", &["127.0.0.1"], &["127.0.0.2", "::1"]),
+            ("0.0.0.0/0", &["1.2.3.4"], &["::"]),
+            ("::/0", &["::1", "2001:db8::"], &["1.2.3.4"]),
+            ("fd00::/8", &["fd12::1"], &["fe00::"]),
+            ("192.0.2.128/25", &["192.0.2.128"], &["192.0.2.127"]),
+        ] {
+            let subnet = subnet(net).unwrap();
+            assert!(inside.iter().all(|ip| subnet.contains(ip.parse().unwrap())), "{net}");
+            assert!(!outside.iter().any(|ip| subnet.contains(ip.parse().unwrap())), "{net}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in ["", "localhost", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1", "10.0.0/8", "/8"] {
+            assert!(subnet(text).unwrap_err().contains("10.0.0.0/8"), "{text}");
+        }
+        assert!(subnet("10.0.0.1/8").unwrap_err().contains("first address"));
+        assert_eq!(subnet("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+    }
+}

@@ -1,0 +1,220 @@
+//! Who is connected: a register of all sessions, from which one leaves by being dropped.
+//!
+//! It counts: at the limit the listeners close, and open again when a twentieth of the sessions has ended.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::electrum::transport::Origin;
+
+/// What names a session while it lives; counted from 1 and never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// All sessions with wallets.
+#[derive(Debug)]
+pub struct Sessions {
+    open: Mutex<Open>,
+    limit: usize,
+    /// Whether there is room for more.
+    has_room: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    entries: BTreeMap<SessionId, Arc<Entry>>,
+    last: u64,
+}
+
+/// What is known of a session from outside.
+#[derive(Debug)]
+pub struct Entry {
+    pub id: SessionId,
+    pub since: Instant,
+    /// Bytes of lines, without what carries them.
+    pub received: AtomicU64,
+    pub sent: AtomicU64,
+    known: Mutex<Known>,
+    closing: CancellationToken,
+}
+
+/// What a session is learnt to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub origin: Origin,
+    /// The name that the wallet gives itself; empty until it has.
+    pub client: String,
+    /// The version that it speaks; empty until that is agreed.
+    pub protocol: String,
+    pub requests: u64,
+    pub subscriptions: u64,
+}
+
+/// A place among the sessions, free again when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    entry: Arc<Entry>,
+    sessions: Arc<Sessions>,
+}
+
+impl Sessions {
+    /// Room for `limit` sessions.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), limit, has_room: watch::Sender::new(true) })
+    }
+
+    /// Takes a place for a new connection; `None` if there is none.
+    pub fn admit(self: &Arc<Self>, origin: Origin) -> Option<Seat> {
+        let mut open = lock(&self.open);
+        if open.entries.len() >= self.limit {
+            return None;
+        }
+        open.last += 1;
+        let known =
+            Known { origin, client: String::new(), protocol: String::new(), requests: 0, subscriptions: 0 };
+        let entry = Arc::new(Entry {
+            id: SessionId(open.last),
+            since: Instant::now(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            known: Mutex::new(known),
+            closing: CancellationToken::new(),
+        });
+        open.entries.insert(entry.id, entry.clone());
+        if open.entries.len() >= self.limit && self.has_room.send_replace(false) {
+            info!(
+                sessions = self.limit,
+                reopen_at = self.reopen_at(),
+                "the session limit is reached, closing the listeners"
+            );
+        }
+        Some(Seat { entry, sessions: self.clone() })
+    }
+
+    /// Tells when listeners are to be open.
+    pub fn room(&self) -> watch::Receiver<bool> {
+        self.has_room.subscribe()
+    }
+
+    /// All that are open, oldest first.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        lock(&self.open).entries.values().cloned().collect()
+    }
+
+    /// Asks a session to end; `false` if there is none of this number.
+    pub fn disconnect(&self, id: SessionId) -> bool {
+        let entry = lock(&self.open).entries.get(&id).cloned();
+        entry.inspect(|entry| entry.closing.cancel()).is_some()
+    }
+
+    /// 95 % of the limit, as in ElectrumX.
+    fn reopen_at(&self) -> usize {
+        self.limit * 19 / 20
+    }
+
+    fn leave(&self, id: SessionId) {
+        let mut open = lock(&self.open);
+        open.entries.remove(&id);
+        if open.entries.len() <= self.reopen_at() && !self.has_room.send_replace(true) {
+            info!(sessions = open.entries.len(), "opening the listeners again");
+        }
+    }
+}
+
+impl Entry {
+    pub fn known(&self) -> Known {
+        lock(&self.known).clone()
+    }
+}
+
+impl Seat {
+    pub fn id(&self) -> SessionId {
+        self.entry.id
+    }
+
+    pub fn origin(&self) -> Origin {
+        lock(&self.entry.known).origin
+    }
+
+    /// Writes down what was learnt of the session.
+    pub fn learn(&self, learn: impl FnOnce(&mut Known)) {
+        learn(&mut lock(&self.entry.known));
+    }
+
+    pub fn received(&self, bytes: usize) {
+        self.entry.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn sent(&self, bytes: usize) {
+        self.entry.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Waits until somebody wants this session to end.
+    pub async fn unwanted(&self) {
+        self.entry.closing.cancelled().await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.sessions.leave(self.entry.id);
+    }
+}
+
+/// Nobody leaves these values half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::electrum::transport::Transport;
+
+    const ORIGIN: Origin = Origin { address: None, transport: Transport::Tcp };
+
+    #[test]
+    fn listeners_close_at_the_limit_and_open_at_95_percent() {
+        let sessions = Sessions::new(40);
+        let room = sessions.room();
+        let mut seats: Vec<Seat> = (0..39).map(|_| sessions.admit(ORIGIN).unwrap()).collect();
+        assert!(*room.borrow());
+        seats.push(sessions.admit(ORIGIN).unwrap());
+        assert!(!*room.borrow() && sessions.admit(ORIGIN).is_none());
+        seats.pop();
+        assert!(!*room.borrow(), "39 are more than 95 %");
+        // Whoever was accepted just before the listener closed may still take the place.
+        seats.push(sessions.admit(ORIGIN).unwrap());
+        seats.truncate(38);
+        assert!(*room.borrow());
+        assert_eq!(sessions.all().len(), 38);
+    }
+
+    #[test]
+    fn one_place_is_enough_to_open_again() {
+        let sessions = Sessions::new(1);
+        let seat = sessions.admit(ORIGIN).unwrap();
+        assert!(!*sessions.room().borrow());
+        drop(seat);
+        assert!(*sessions.room().borrow());
+    }
+
+    #[tokio::test]
+    async fn a_session_is_told_that_it_is_not_wanted() {
+        let sessions = Sessions::new(3);
+        let (alice, bob) = (sessions.admit(ORIGIN).unwrap(), sessions.admit(ORIGIN).unwrap());
+        assert!(sessions.disconnect(alice.id()));
+        alice.unwanted().await;
+        assert!(!bob.entry.closing.is_cancelled());
+        let id = alice.id();
+        drop(alice);
+        assert!(!sessions.disconnect(id));
+        assert!(sessions.admit(ORIGIN).unwrap().id() > bob.id());
+    }
+}
