@@ -321,6 +321,12 @@ impl<'a> Talk<'a> {
 
 impl Drop for Talk<'_> {
     fn drop(&mut self) {
+        // What it had not told the hub yet: it may end between any two steps.
+        while let Some(output) = self.session.poll() {
+            if let Output::Interest(change) = output {
+                self.hub.change(self.seat.id(), &self.mailbox, self.seen, change);
+            }
+        }
         self.hub.leave(self.seat.id(), self.session.interests());
     }
 }
