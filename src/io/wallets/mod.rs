@@ -6,7 +6,6 @@
 
 mod certificate;
 mod listener;
-#[allow(dead_code, reason = "the operator's service comes next")]
 mod sessions;
 mod talk;
 mod tls;
@@ -27,8 +26,10 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::open_files;
 use crate::config::{Place, Services, Subnet};
+use crate::electrum::transport::Transport;
 use listener::Listener;
-use sessions::Sessions;
+pub use listener::bind;
+pub use sessions::{SessionId, Sessions};
 pub use talk::{BroadcastReply, BroadcastRequest};
 use tls::Tls;
 pub use views::{Publisher, Subscriber, channel};
@@ -70,10 +71,10 @@ pub struct Doors {
 pub fn open(services: &Services, data_dir: &Path) -> anyhow::Result<Doors> {
     let sessions = Sessions::new(open_files::sessions_that_fit(services.max_sessions, open_files::raise()));
     let mut listeners = Vec::new();
-    for service in &services.listen {
-        match &service.at {
-            Place::Tcp(interface, port) => listeners.extend(listener::bind(service, *interface, *port)?),
-            Place::Unix(_) => {}
+    for service in services.listen.iter().filter(|service| service.transport != Transport::Rpc) {
+        if let Place::Tcp(interface, port) = &service.at {
+            let sockets = bind(service, *interface, *port)?;
+            listeners.extend(sockets.into_iter().map(|socket| Listener::new(service.transport, socket)));
         }
     }
     let tls = if services.listen.iter().any(|service| service.transport.is_encrypted()) {
@@ -93,7 +94,7 @@ impl Doors {
         views: Subscriber,
         broadcasts: mpsc::Sender<BroadcastRequest>,
         stop: CancellationToken,
-    ) {
+    ) -> Shared {
         let Self { listeners, sessions, tls, proxies } = self;
         if let Some(tls) = tls.clone() {
             let stop = stop.clone();
@@ -103,5 +104,6 @@ impl Doors {
         for listener in listeners {
             tokio::spawn(listener.serve(shared.clone()));
         }
+        shared
     }
 }

@@ -38,14 +38,14 @@ pub struct Entry {
     pub id: SessionId,
     pub since: Instant,
     /// Bytes of lines, without what carries them.
-    pub received: AtomicU64,
-    pub sent: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
     known: Mutex<Known>,
     closing: CancellationToken,
 }
 
 /// What a session is learnt to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Known {
     pub origin: Origin,
     /// The name that the wallet gives itself; empty until it has.
@@ -54,6 +54,8 @@ pub struct Known {
     pub protocol: String,
     pub requests: u64,
     pub subscriptions: u64,
+    /// What it asked for, in the units of limits.
+    pub cost: f64,
 }
 
 /// A place among the sessions, free again when dropped.
@@ -76,8 +78,14 @@ impl Sessions {
             return None;
         }
         open.last += 1;
-        let known =
-            Known { origin, client: String::new(), protocol: String::new(), requests: 0, subscriptions: 0 };
+        let known = Known {
+            origin,
+            client: String::new(),
+            protocol: String::new(),
+            requests: 0,
+            subscriptions: 0,
+            cost: 0.0,
+        };
         let entry = Arc::new(Entry {
             id: SessionId(open.last),
             since: Instant::now(),
@@ -107,10 +115,15 @@ impl Sessions {
         lock(&self.open).entries.values().cloned().collect()
     }
 
-    /// Asks a session to end; `false` if there is none of this number.
-    pub fn disconnect(&self, id: SessionId) -> bool {
-        let entry = lock(&self.open).entries.get(&id).cloned();
-        entry.inspect(|entry| entry.closing.cancel()).is_some()
+    /// Asks a session to end, if there is one of this number.
+    pub fn disconnect(&self, id: SessionId) {
+        if let Some(entry) = lock(&self.open).entries.get(&id) {
+            entry.closing.cancel();
+        }
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// 95 % of the limit, as in ElectrumX.
@@ -130,6 +143,14 @@ impl Sessions {
 impl Entry {
     pub fn known(&self) -> Known {
         lock(&self.known).clone()
+    }
+
+    pub fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 }
 
@@ -209,12 +230,12 @@ mod tests {
     async fn a_session_is_told_that_it_is_not_wanted() {
         let sessions = Sessions::new(3);
         let (alice, bob) = (sessions.admit(ORIGIN).unwrap(), sessions.admit(ORIGIN).unwrap());
-        assert!(sessions.disconnect(alice.id()));
+        sessions.disconnect(alice.id());
         alice.unwanted().await;
         assert!(!bob.entry.closing.is_cancelled());
         let id = alice.id();
         drop(alice);
-        assert!(!sessions.disconnect(id));
+        sessions.disconnect(id);
         assert!(sessions.admit(ORIGIN).unwrap().id() > bob.id());
     }
 }

@@ -60,6 +60,8 @@ pub struct Talk<'a> {
     outgoing: BytesMut,
     /// When the wire last took some, or had nothing to take.
     moved_at: Instant,
+    /// Requests of which the register of sessions knows.
+    told_requests: u64,
 }
 
 /// Bytes that the wire took, or brought.
@@ -87,6 +89,7 @@ impl<'a> Talk<'a> {
             input_open: true,
             outgoing: BytesMut::new(),
             moved_at: Instant::now(),
+            told_requests: 0,
         })
     }
 
@@ -117,6 +120,7 @@ impl<'a> Talk<'a> {
                 unanswered = self.take_line();
                 continue;
             }
+            self.tell();
             let waits = !self.outgoing.is_empty() || wire.holds_some();
             if !waits {
                 self.moved_at = Instant::now();
@@ -156,6 +160,23 @@ impl<'a> Talk<'a> {
                 }
             }
         }
+    }
+
+    /// Writes down for the operator what the session has become.
+    fn tell(&mut self) {
+        let requests = self.session.counts().requests;
+        if requests == self.told_requests {
+            return;
+        }
+        self.told_requests = requests;
+        self.seat.learn(|known| {
+            if known.client.is_empty() {
+                known.client = self.session.client_name().into();
+                known.protocol = self.session.version().to_string();
+            }
+            known.requests = requests;
+            known.subscriptions = self.session.subscriptions() as u64;
+        });
     }
 
     /// Sends what is left, then says goodbye.

@@ -50,6 +50,11 @@ impl Publisher {
 }
 
 impl Subscriber {
+    /// The view of now; `None` when the node has failed.
+    pub fn current(&self) -> Option<Arc<View>> {
+        self.current.read().ok().map(|current| current.clone())
+    }
+
     /// The view of now, and all that come after it.
     pub fn subscribe(&self) -> Option<(Arc<View>, broadcast::Receiver<Publication>)> {
         let current = self.current.read().ok()?;
