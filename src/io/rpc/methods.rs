@@ -28,6 +28,10 @@ pub struct Facts {
     /// Percent of the first sync; `None` once it is done.
     pub syncing: Option<u8>,
     pub session_limit: usize,
+    /// Since the start, those that are open among them.
+    pub sessions_ever: u64,
+    /// Of sessions that have ended.
+    pub past_requests: u64,
     /// Oldest first.
     pub sessions: Vec<SessionFacts>,
 }
@@ -129,6 +133,7 @@ fn getinfo(facts: &Facts, params: &[Value]) -> Outcome {
     let mut sessions = Map::new();
     sessions.insert("count".into(), json!(facts.sessions.len()));
     sessions.insert("limit".into(), json!(facts.session_limit));
+    sessions.insert("ever".into(), json!(facts.sessions_ever));
     let count = |count: &dyn Fn(&SessionFacts) -> bool| {
         facts.sessions.iter().filter(|session| count(session)).count()
     };
@@ -152,6 +157,7 @@ fn getinfo(facts: &Facts, params: &[Value]) -> Outcome {
         "syncing percent": facts.syncing,
         "pid": facts.pid,
         "uptime": time(facts.uptime),
+        "request total": facts.past_requests + facts.sessions.iter().map(|session| session.requests).sum::<u64>(),
         "sessions": sessions,
         "clients": clients,
     });
@@ -249,6 +255,8 @@ mod tests {
             tip: Some((7, "ab".repeat(32))),
             syncing: None,
             session_limit: 1000,
+            sessions_ever: 9,
+            past_requests: 100,
             sessions: vec![session(1, Transport::Ssl), session(5, Transport::Tcp)],
         }
     }
@@ -270,8 +278,8 @@ mod tests {
             info["result"],
             json!({
                 "version": "0.1.0", "network": "regtest", "db height": 7, "tip": "ab".repeat(32),
-                "syncing percent": null, "pid": 42, "uptime": "1d 01h 01m",
-                "sessions": {"count": 2, "limit": 1000, "tcp": 1, "ssl": 1, "ws": 0, "wss": 0,
+                "syncing percent": null, "pid": 42, "uptime": "1d 01h 01m", "request total": 106,
+                "sessions": {"count": 2, "limit": 1000, "ever": 9, "tcp": 1, "ssl": 1, "ws": 0, "wss": 0,
                     "count with subs": 2, "subs": 4},
                 "clients": {"electrum/4.5.8": 2},
             })

@@ -182,6 +182,7 @@ impl Desk {
             Some(SyncState::Synced) | None => None,
         };
         let tip = view.as_ref().and_then(|view| view.tip().map(|tip| (tip.height.0, tip.hash.to_string())));
+        let (sessions_ever, past_requests) = self.shared.sessions.past();
         Facts {
             version: env!("CARGO_PKG_VERSION"),
             network: network_name(self.network),
@@ -190,6 +191,8 @@ impl Desk {
             tip,
             syncing,
             session_limit: self.shared.sessions.limit(),
+            sessions_ever,
+            past_requests,
             sessions: sessions(&self.shared.sessions),
         }
     }

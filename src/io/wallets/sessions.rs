@@ -29,7 +29,10 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Open {
     entries: BTreeMap<SessionId, Arc<Entry>>,
+    /// Number of the newest session, so also how many there were.
     last: u64,
+    /// Requests of those that have ended.
+    past_requests: u64,
 }
 
 /// What is known of a session from outside.
@@ -126,6 +129,12 @@ impl Sessions {
         self.limit
     }
 
+    /// How many sessions there were since the start, and how many requests those made that have ended.
+    pub fn past(&self) -> (u64, u64) {
+        let open = lock(&self.open);
+        (open.last, open.past_requests)
+    }
+
     /// 95 % of the limit, as in ElectrumX.
     fn reopen_at(&self) -> usize {
         self.limit * 19 / 20
@@ -133,7 +142,9 @@ impl Sessions {
 
     fn leave(&self, id: SessionId) {
         let mut open = lock(&self.open);
-        open.entries.remove(&id);
+        if let Some(entry) = open.entries.remove(&id) {
+            open.past_requests += lock(&entry.known).requests;
+        }
         if open.entries.len() <= self.reopen_at() && !self.has_room.send_replace(true) {
             info!(sessions = open.entries.len(), "opening the listeners again");
         }
