@@ -66,6 +66,8 @@ pub struct Options {
     pub disk_mb: Option<u32>,
     /// Soft and hard limit on its open files.
     pub open_files: Option<(u32, u32)>,
+    /// Whether wallets of this machine pay for what they ask, as any others do.
+    pub limited: bool,
     pub extra: Vec<String>,
 }
 
@@ -79,6 +81,7 @@ impl Options {
             ignore_disk_space: true,
             disk_mb: None,
             open_files: None,
+            limited: false,
             extra: Vec::new(),
         }
     }
@@ -103,6 +106,9 @@ impl Options {
         };
         command.args(["--network", self.network]).arg("--data-dir").arg(folder.path());
         command.args(["--service", &format!("tcp://{electrum}")]);
+        if !self.limited {
+            command.args(["--exempt-address", "127.0.0.0/8"]);
+        }
         if self.ignore_disk_space {
             command.arg("--ignore-disk-space");
         }

@@ -34,6 +34,17 @@ pub struct Facts {
     pub past_requests: u64,
     /// Oldest first.
     pub sessions: Vec<SessionFacts>,
+    pub groups: Vec<GroupFacts>,
+}
+
+/// Sessions of one subnet, which pay together.
+#[derive(Clone, Debug)]
+pub struct GroupFacts {
+    pub subnet: String,
+    pub sessions: usize,
+    pub cost: f64,
+    /// What those owe that are gone.
+    pub retained_cost: f64,
 }
 
 /// One session with a wallet.
@@ -79,9 +90,10 @@ pub struct Method {
 }
 
 /// All of them.
-pub const METHODS: [Method; 4] = [
+pub const METHODS: [Method; 5] = [
     Method { name: "getinfo", help: "what the server is doing", answer: getinfo },
     Method { name: "sessions", help: "who is connected", answer: sessions },
+    Method { name: "groups", help: "what subnets owe", answer: groups },
     Method { name: "disconnect", help: "ID... or all: end sessions", answer: disconnect },
     Method { name: "stop", help: "end the server", answer: stop },
 ];
@@ -158,6 +170,7 @@ fn getinfo(facts: &Facts, params: &[Value]) -> Outcome {
         "pid": facts.pid,
         "uptime": time(facts.uptime),
         "request total": facts.past_requests + facts.sessions.iter().map(|session| session.requests).sum::<u64>(),
+        "groups": facts.groups.len(),
         "sessions": sessions,
         "clients": clients,
     });
@@ -182,6 +195,19 @@ fn sessions(facts: &Facts, params: &[Value]) -> Outcome {
         })
     };
     Ok((facts.sessions.iter().map(row).collect(), Action::Nothing))
+}
+
+fn groups(facts: &Facts, params: &[Value]) -> Outcome {
+    nothing_more(params)?;
+    let row = |group: &GroupFacts| {
+        json!({
+            "name": group.subnet,
+            "sessions": group.sessions,
+            "cost": group.cost.round(),
+            "retained cost": group.retained_cost.round(),
+        })
+    };
+    Ok((facts.groups.iter().map(row).collect(), Action::Nothing))
 }
 
 /// One line of answer for each number, as in ElectrumX.
@@ -258,6 +284,12 @@ mod tests {
             sessions_ever: 9,
             past_requests: 100,
             sessions: vec![session(1, Transport::Ssl), session(5, Transport::Tcp)],
+            groups: vec![GroupFacts {
+                subnet: "203.0.113.0/24".into(),
+                sessions: 2,
+                cost: 24.6,
+                retained_cost: 1.2,
+            }],
         }
     }
 
@@ -278,7 +310,7 @@ mod tests {
             info["result"],
             json!({
                 "version": "0.1.0", "network": "regtest", "db height": 7, "tip": "ab".repeat(32),
-                "syncing percent": null, "pid": 42, "uptime": "1d 01h 01m", "request total": 106,
+                "syncing percent": null, "pid": 42, "uptime": "1d 01h 01m", "request total": 106, "groups": 1,
                 "sessions": {"count": 2, "limit": 1000, "ever": 9, "tcp": 1, "ssl": 1, "ws": 0, "wss": 0,
                     "count with subs": 2, "subs": 4},
                 "clients": {"electrum/4.5.8": 2},
@@ -297,6 +329,12 @@ mod tests {
             })
         );
         assert_eq!(list[1]["id"], 5);
+    }
+
+    #[test]
+    fn groups_are_listed_with_what_they_owe() {
+        let row = json!({"name": "203.0.113.0/24", "sessions": 2, "cost": 25.0, "retained cost": 1.0});
+        assert_eq!(call("groups", json!([])).0["result"], json!([row]));
     }
 
     #[test]

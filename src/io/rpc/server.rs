@@ -18,10 +18,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::methods::{self, Action, Facts, SessionFacts};
+use super::methods::{self, Action, Facts, GroupFacts, SessionFacts};
 use crate::config::{Place, Service};
+use crate::electrum::Subnet;
 use crate::electrum::transport::{LineDecoder, Transport};
-use crate::io::wallets::{self, SessionId, Sessions, Shared};
+use crate::io::wallets::{self, Accounts, SessionId, Sessions, Shared};
 use crate::query::SyncState;
 
 /// Operators at once.
@@ -176,12 +177,12 @@ impl Desk {
     }
 
     fn facts(&self) -> Facts {
-        let view = self.shared.views.current();
-        let syncing = match view.as_ref().map(|view| view.sync()) {
-            Some(SyncState::Syncing { percent, .. }) => Some(percent),
-            Some(SyncState::Synced) | None => None,
+        let (_, view) = self.shared.hub.current();
+        let syncing = match view.sync() {
+            SyncState::Syncing { percent, .. } => Some(percent),
+            SyncState::Synced => None,
         };
-        let tip = view.as_ref().and_then(|view| view.tip().map(|tip| (tip.height.0, tip.hash.to_string())));
+        let tip = view.tip().map(|tip| (tip.height.0, tip.hash.to_string()));
         let (sessions_ever, past_requests) = self.shared.sessions.past();
         Facts {
             version: env!("CARGO_PKG_VERSION"),
@@ -194,8 +195,19 @@ impl Desk {
             sessions_ever,
             past_requests,
             sessions: sessions(&self.shared.sessions),
+            groups: groups(&self.shared.accounts),
         }
     }
+}
+
+fn groups(accounts: &Accounts) -> Vec<GroupFacts> {
+    let facts = |(subnet, sessions, cost, retained): (Subnet, usize, f64, f64)| GroupFacts {
+        subnet: subnet.to_string(),
+        sessions,
+        cost,
+        retained_cost: retained,
+    };
+    accounts.groups().into_iter().map(facts).collect()
 }
 
 fn sessions(sessions: &Sessions) -> Vec<SessionFacts> {
