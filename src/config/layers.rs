@@ -53,7 +53,7 @@ pub(super) enum Subcommand {
     Info,
     /// Compare everything in the data folder with its blocks, and say whether it is sound
     Check,
-    /// Ask a running server that has an rpc service: getinfo, sessions, groups, disconnect ID..., stop
+    /// Ask a running server that has an rpc service: getinfo, sessions, groups, disconnect, log, stop
     Rpc {
         /// What to ask
         #[arg(value_name = "METHOD")]

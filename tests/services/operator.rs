@@ -38,7 +38,7 @@ pub fn sessions(served: &Served) -> Value {
 
 #[test]
 fn the_operator_sees_who_is_connected_and_ends_sessions_and_the_server() {
-    let served = serve("rpc", &[]);
+    let mut served = serve("rpc", &[]);
     let at = served.at.to_string();
     wait_for("nobody to be there", SOON, || {
         answer(&at, &["sessions"]).as_array().unwrap().is_empty().then_some(())
@@ -58,6 +58,12 @@ fn the_operator_sees_who_is_connected_and_ends_sessions_and_the_server() {
     assert!(row["recv"].as_u64().unwrap() > 50 && row["sent"].as_u64().unwrap() > 50, "{row}");
     assert_eq!(row["peer"], alice.0.get_ref().local_addr().unwrap().to_string());
 
+    let id = row["id"].to_string();
+    assert_eq!(answer(&at, &["log", &id]), json!([format!("logging {id}")]));
+    alice.ask("server.features", json!([]));
+    served.server.wait_for_log(&[&format!("session={id}"), "server.features"], SOON);
+    assert!(answer(&at, &["groups"]).is_array());
+
     let said = answer(&at, &["disconnect", &row["id"].to_string(), "77"]);
     assert_eq!(said, json!([format!("disconnected {}", row["id"]), "unknown: 77"]));
     assert!(alice.0.get_mut().read(&mut [0]).is_ok_and(|count| count == 0));
@@ -70,8 +76,7 @@ fn the_operator_sees_who_is_connected_and_ends_sessions_and_the_server() {
     assert_eq!(wrong.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("getinfo"), "{wrong:?}");
     assert_eq!(answer(&at, &["stop"]), json!("stopping"));
-    let mut server = served.server;
-    assert!(server.wait_for_end(STOP).success());
+    assert!(served.server.wait_for_end(STOP).success());
     let nobody = rpc(&at, &["getinfo"]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("is peerdex running"), "{nobody:?}");

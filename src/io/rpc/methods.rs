@@ -35,6 +35,8 @@ pub struct Facts {
     /// Oldest first.
     pub sessions: Vec<SessionFacts>,
     pub groups: Vec<GroupFacts>,
+    /// Whether what new sessions ask is logged.
+    pub log_new: bool,
 }
 
 /// Sessions of one subnet, which pay together.
@@ -61,6 +63,8 @@ pub struct SessionFacts {
     pub received_bytes: u64,
     pub sent_bytes: u64,
     pub open_for: Duration,
+    /// Whether what it asks is logged.
+    pub logged: bool,
 }
 
 /// What the shell has to do, beside sending the answer.
@@ -69,6 +73,11 @@ pub enum Action {
     Nothing,
     /// End the sessions of these numbers.
     Disconnect(Vec<u64>),
+    /// Log what sessions ask, or no longer: those of these numbers, and those to come.
+    Log {
+        sessions: Vec<(u64, bool)>,
+        new: Option<bool>,
+    },
     /// End the server.
     Stop,
     /// End this connection: what came is no request, and whoever sent it perhaps not the operator. A web page can
@@ -90,11 +99,12 @@ pub struct Method {
 }
 
 /// All of them.
-pub const METHODS: [Method; 5] = [
+pub const METHODS: [Method; 6] = [
     Method { name: "getinfo", help: "what the server is doing", answer: getinfo },
     Method { name: "sessions", help: "who is connected", answer: sessions },
     Method { name: "groups", help: "what subnets owe", answer: groups },
     Method { name: "disconnect", help: "ID... or all: end sessions", answer: disconnect },
+    Method { name: "log", help: "ID..., all, none or new: log what sessions ask", answer: log },
     Method { name: "stop", help: "end the server", answer: stop },
 ];
 
@@ -192,6 +202,7 @@ fn sessions(facts: &Facts, params: &[Value]) -> Outcome {
             "sent": session.sent_bytes,
             "time": time(session.open_for),
             "peer": session.peer,
+            "logged": session.logged,
         })
     };
     Ok((facts.sessions.iter().map(row).collect(), Action::Nothing))
@@ -217,23 +228,51 @@ fn disconnect(facts: &Facts, params: &[Value]) -> Outcome {
     }
     let (mut lines, mut ended) = (Vec::new(), Vec::new());
     for param in params {
-        let is_open = |id: &u64| facts.sessions.iter().any(|session| session.id == *id);
-        let number = param.as_u64().or_else(|| param.as_str()?.parse().ok());
-        match number.filter(is_open) {
-            _ if param == "all" => {
-                lines.push("disconnected all".to_string());
-                ended.extend(facts.sessions.iter().map(|session| session.id));
-            }
-            Some(id) => {
-                lines.push(format!("disconnected {id}"));
-                ended.push(id);
-            }
-            None => {
-                lines.push(format!("unknown: {}", param.as_str().map_or(param.to_string(), str::to_string)))
-            }
+        if param == "all" {
+            lines.push("disconnected all".to_string());
+            ended.extend(facts.sessions.iter().map(|session| session.id));
+        } else if let Some(session) = session(facts, param) {
+            lines.push(format!("disconnected {}", session.id));
+            ended.push(session.id);
+        } else {
+            lines.push(unknown(param));
         }
     }
     Ok((json!(lines), Action::Disconnect(ended)))
+}
+
+/// The same; what is logged already is logged no longer.
+fn log(facts: &Facts, params: &[Value]) -> Outcome {
+    if params.is_empty() {
+        return Err((INVALID_PARAMS, "give numbers of sessions, all, none or new".into()));
+    }
+    let (mut lines, mut sessions, mut new) = (Vec::new(), Vec::new(), None);
+    let not = |logged: bool| if logged { "" } else { "not " };
+    for param in params {
+        if param == "all" || param == "none" {
+            lines.push(if param == "all" { "logging all".into() } else { "logging none".into() });
+            sessions.extend(facts.sessions.iter().map(|session| (session.id, param == "all")));
+        } else if param == "new" {
+            new = Some(!facts.log_new);
+            lines.push(format!("{}logging new sessions", not(!facts.log_new)));
+        } else if let Some(session) = session(facts, param) {
+            lines.push(format!("{}logging {}", not(!session.logged), session.id));
+            sessions.push((session.id, !session.logged));
+        } else {
+            lines.push(unknown(param));
+        }
+    }
+    Ok((json!(lines), Action::Log { sessions, new }))
+}
+
+/// The session of this number, which may be written as a text.
+fn session<'a>(facts: &'a Facts, param: &Value) -> Option<&'a SessionFacts> {
+    let number = param.as_u64().or_else(|| param.as_str()?.parse().ok())?;
+    facts.sessions.iter().find(|session| session.id == number)
+}
+
+fn unknown(param: &Value) -> String {
+    format!("unknown: {}", param.as_str().map_or_else(|| param.to_string(), str::to_string))
 }
 
 fn stop(_: &Facts, params: &[Value]) -> Outcome {
@@ -256,7 +295,7 @@ fn time(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn session(id: u64, transport: Transport) -> SessionFacts {
+    fn open(id: u64, transport: Transport) -> SessionFacts {
         SessionFacts {
             id,
             transport,
@@ -269,6 +308,7 @@ mod tests {
             received_bytes: 100,
             sent_bytes: 2000,
             open_for: Duration::from_secs(61),
+            logged: id == 5,
         }
     }
 
@@ -283,13 +323,14 @@ mod tests {
             session_limit: 1000,
             sessions_ever: 9,
             past_requests: 100,
-            sessions: vec![session(1, Transport::Ssl), session(5, Transport::Tcp)],
+            sessions: vec![open(1, Transport::Ssl), open(5, Transport::Tcp)],
             groups: vec![GroupFacts {
                 subnet: "203.0.113.0/24".into(),
                 sessions: 2,
                 cost: 24.6,
                 retained_cost: 1.2,
             }],
+            log_new: false,
         }
     }
 
@@ -326,6 +367,7 @@ mod tests {
             json!({
                 "id": 1, "transport": "ssl", "client": "electrum/4.5.8", "proto": "1.4", "cost": 12.0, "reqs": 3,
                 "subs": 2, "recv": 100, "sent": 2000, "time": "01m 01s", "peer": "203.0.113.7:4711",
+                "logged": false,
             })
         );
         assert_eq!(list[1]["id"], 5);
@@ -344,6 +386,22 @@ mod tests {
         assert_eq!(action, Action::Disconnect(vec![5, 1]));
         assert_eq!(call("disconnect", json!(["all"])).1, Action::Disconnect(vec![1, 5]));
         assert_eq!(call("disconnect", json!([])).0["error"]["code"], INVALID_PARAMS);
+    }
+
+    #[test]
+    fn what_sessions_ask_is_logged_and_no_longer() {
+        let (said, action) = call("log", json!([1, 5, "new", 7]));
+        assert_eq!(
+            said["result"],
+            json!(["logging 1", "not logging 5", "logging new sessions", "unknown: 7"])
+        );
+        assert_eq!(action, Action::Log { sessions: vec![(1, true), (5, false)], new: Some(true) });
+        let all = Action::Log { sessions: vec![(1, true), (5, true)], new: None };
+        assert_eq!(
+            call("log", json!(["all"])),
+            (json!({"jsonrpc": "2.0", "result": ["logging all"], "id": 1}), all)
+        );
+        assert_eq!(call("log", json!(["none"])).0["result"], json!(["logging none"]));
     }
 
     #[test]

@@ -166,6 +166,14 @@ impl Desk {
                     Action::Disconnect(ids) => {
                         ids.into_iter().for_each(|id| self.shared.sessions.disconnect(SessionId(id)));
                     }
+                    Action::Log { sessions, new } => {
+                        for (id, logged) in sessions {
+                            self.shared.sessions.log(SessionId(id), logged);
+                        }
+                        if let Some(logged) = new {
+                            self.shared.sessions.log_new(logged);
+                        }
+                    }
                     Action::Stop => {
                         info!("stopping, as an operator asked");
                         self.shared.stop.cancel();
@@ -196,6 +204,7 @@ impl Desk {
             past_requests,
             sessions: sessions(&self.shared.sessions),
             groups: groups(&self.shared.accounts),
+            log_new: self.shared.sessions.logs_new(),
         }
     }
 }
@@ -226,6 +235,7 @@ fn sessions(sessions: &Sessions) -> Vec<SessionFacts> {
             received_bytes: entry.received_bytes(),
             sent_bytes: entry.sent_bytes(),
             open_for: entry.since.elapsed(),
+            logged: entry.is_logged(),
         }
     });
     facts.collect()

@@ -3,7 +3,7 @@
 //! It counts: at the limit the listeners close, and open again when a twentieth of the sessions has ended.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::electrum::transport::Origin;
+
+/// What is logged of a request.
+const LOGGED_BYTES: usize = 300;
 
 /// What names a session while it lives; counted from 1 and never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +27,8 @@ pub struct Sessions {
     limit: usize,
     /// Whether there is room for more.
     has_room: watch::Sender<bool>,
+    /// Whether what new sessions ask is logged.
+    log_new: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +48,8 @@ pub struct Entry {
     /// Bytes of lines, without what carries them.
     received: AtomicU64,
     sent: AtomicU64,
+    /// Whether what it asks is logged.
+    logged: AtomicBool,
     known: Mutex<Known>,
     closing: CancellationToken,
 }
@@ -71,7 +78,12 @@ pub struct Seat {
 impl Sessions {
     /// Room for `limit` sessions.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), limit, has_room: watch::Sender::new(true) })
+        Arc::new(Self {
+            open: Mutex::default(),
+            limit,
+            has_room: watch::Sender::new(true),
+            log_new: AtomicBool::new(false),
+        })
     }
 
     /// Takes a place for a new connection; `None` if there is none.
@@ -94,6 +106,7 @@ impl Sessions {
             since: Instant::now(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            logged: AtomicBool::new(self.logs_new()),
             known: Mutex::new(known),
             closing: CancellationToken::new(),
         });
@@ -123,6 +136,22 @@ impl Sessions {
         if let Some(entry) = lock(&self.open).entries.get(&id) {
             entry.closing.cancel();
         }
+    }
+
+    /// Logs from now on what a session asks, if there is one of this number, or no longer.
+    pub fn log(&self, id: SessionId, logged: bool) {
+        if let Some(entry) = lock(&self.open).entries.get(&id) {
+            entry.logged.store(logged, Ordering::Relaxed);
+        }
+    }
+
+    /// The same for sessions that are to come.
+    pub fn log_new(&self, logged: bool) {
+        self.log_new.store(logged, Ordering::Relaxed);
+    }
+
+    pub fn logs_new(&self) -> bool {
+        self.log_new.load(Ordering::Relaxed)
     }
 
     pub fn limit(&self) -> usize {
@@ -156,6 +185,10 @@ impl Entry {
         lock(&self.known).clone()
     }
 
+    pub fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Relaxed)
+    }
+
     pub fn received_bytes(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -172,6 +205,15 @@ impl Seat {
 
     pub fn origin(&self) -> Origin {
         lock(&self.entry.known).origin
+    }
+
+    /// Logs a request, if the operator wants to see it.
+    pub fn show(&self, line: &[u8]) {
+        if self.entry.is_logged() {
+            let start = String::from_utf8_lossy(&line[..line.len().min(LOGGED_BYTES)]);
+            // As a literal: a request must not look like a line of the log.
+            info!(session = self.entry.id.0, request = ?start, "asked");
+        }
     }
 
     /// Writes down what was learnt of the session.

@@ -258,6 +258,7 @@ impl<'a> Talk<'a> {
         let before = self.session.counts().requests;
         let bytes = match self.lines.next_line() {
             Ok(Some(line)) => {
+                self.seat.show(line);
                 self.session.handle_line(now, line);
                 line.len()
             }
