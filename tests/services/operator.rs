@@ -144,3 +144,19 @@ fn many_operators_are_not_let_in() {
     // They don't keep the server from stopping either.
     served.server.stop();
 }
+
+#[test]
+fn what_is_reported_stands_in_the_features() {
+    let report = "ssl://electrum.example.org:443,tcp://electrum.example.org,wss://abcdefghij.onion";
+    let served = serve("tcp", &["--report-service", report]);
+    let mut wallet = Lines::new(tcp(served.at));
+    wallet.greet();
+    assert_eq!(
+        wallet.ask("server.features", json!([]))["result"]["hosts"],
+        json!({
+            "abcdefghij.onion": {"wss_port": 60404},
+            "electrum.example.org": {"ssl_port": 443, "tcp_port": 60401},
+        })
+    );
+    served.server.stop();
+}
