@@ -80,6 +80,15 @@ impl Interface {
         }
     }
 
+    /// Where a program on this machine finds what was bound there.
+    pub fn addresses_to_dial(self) -> Vec<IpAddr> {
+        match self {
+            Self::All | Self::Localhost => Self::Localhost.addresses(),
+            Self::One(address) if address.is_unspecified() => Self::Localhost.addresses(),
+            Self::One(address) => vec![address],
+        }
+    }
+
     /// Whether only programs on this machine can connect.
     pub fn is_local(self) -> bool {
         match self {
@@ -128,6 +137,11 @@ impl Service {
         let at =
             Place::Tcp(Interface::One(Ipv4Addr::LOCALHOST.into()), default_port(network, Transport::Tcp));
         Self { transport: Transport::Tcp, at }
+    }
+
+    /// Where the operator's service is when nobody says.
+    pub(super) fn default_rpc() -> Self {
+        Self { transport: Transport::Rpc, at: Place::Tcp(Interface::Localhost, RPC_PORT) }
     }
 }
 
@@ -184,6 +198,20 @@ pub(super) fn service(text: &str, network: Network) -> Result<Service, String> {
     };
     let port = port.unwrap_or_else(|| default_port(network, transport));
     Ok(Service { transport, at: Place::Tcp(interface, port) })
+}
+
+/// The operator's service, with or without `rpc://` before it: `localhost:8000`, `/run/peerdex.sock`, a port alone.
+pub(super) fn rpc(text: &str, network: Network) -> Result<Service, String> {
+    let text = match text.contains("://") {
+        true => text.to_string(),
+        false if text.parse::<u16>().is_ok() => format!("rpc://:{text}"),
+        false => format!("rpc://{text}"),
+    };
+    let service = service(&text, network)?;
+    match service.transport {
+        Transport::Rpc => Ok(service),
+        _ => Err("is a service for wallets: give rpc://HOST:PORT or rpc:///PATH".into()),
+    }
 }
 
 /// `PROTOCOL://HOST:PORT` as somebody far away can use it.
@@ -296,6 +324,20 @@ mod tests {
         }
         assert_eq!(service("wss://", Network::Signet).unwrap().to_string(), "wss://:60004");
         assert_eq!(service("ssl://", Network::Regtest).unwrap().to_string(), "ssl://:60402");
+    }
+
+    #[test]
+    fn the_operators_service_needs_no_protocol() {
+        for (text, shown) in [
+            ("8001", "rpc://localhost:8001"),
+            ("localhost:8001", "rpc://localhost:8001"),
+            ("[::1]", "rpc://[::1]:8000"),
+            ("/run/peerdex.sock", "rpc:///run/peerdex.sock"),
+            ("rpc://", "rpc://localhost:8000"),
+        ] {
+            assert_eq!(rpc(text, Network::Bitcoin).unwrap().to_string(), shown, "{text}");
+        }
+        assert!(rpc("tcp://localhost", Network::Bitcoin).unwrap_err().contains("rpc://"));
     }
 
     #[test]

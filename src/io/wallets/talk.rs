@@ -73,6 +73,8 @@ pub struct Talk<'a> {
     moved_at: Instant,
     /// When others last had their turn on this thread.
     yielded_at: Instant,
+    /// Requests of which the register of sessions knows.
+    told_requests: u64,
 }
 
 /// Bytes that the wire took, or brought.
@@ -108,6 +110,7 @@ impl<'a> Talk<'a> {
             outgoing: BytesMut::new(),
             moved_at: Instant::now(),
             yielded_at: Instant::now(),
+            told_requests: 0,
         }
     }
 
@@ -150,6 +153,7 @@ impl<'a> Talk<'a> {
                 }
                 continue;
             }
+            self.tell();
             let waits = !self.outgoing.is_empty() || wire.holds_some();
             if !waits {
                 self.moved_at = now;
@@ -219,6 +223,24 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Writes down for the operator what the session has become.
+    fn tell(&mut self) {
+        let requests = self.session.counts().requests;
+        if requests == self.told_requests {
+            return;
+        }
+        self.told_requests = requests;
+        self.seat.learn(|known| {
+            if known.client.is_empty() {
+                known.client = self.session.client_name().into();
+                known.protocol = self.session.version().to_string();
+            }
+            known.requests = requests;
+            known.subscriptions = self.session.subscriptions() as u64;
+            known.cost = self.account.owes().0;
+        });
+    }
+
     /// Sends what is left, then says goodbye.
     async fn finish(&mut self, wire: &mut impl Wire) -> io::Result<()> {
         poll_fn(|cx| {
@@ -236,6 +258,7 @@ impl<'a> Talk<'a> {
         let before = self.session.counts().requests;
         let bytes = match self.lines.next_line() {
             Ok(Some(line)) => {
+                self.seat.show(line);
                 self.session.handle_line(now, line);
                 line.len()
             }
@@ -308,6 +331,7 @@ impl<'a> Talk<'a> {
             }
             known.requests = self.session.counts().requests;
             known.subscriptions = self.session.subscriptions() as u64;
+            known.cost = self.account.owes().0;
         });
     }
 
@@ -321,6 +345,12 @@ impl<'a> Talk<'a> {
 
 impl Drop for Talk<'_> {
     fn drop(&mut self) {
+        // What it had not told the hub yet: it may end between any two steps.
+        while let Some(output) = self.session.poll() {
+            if let Output::Interest(change) = output {
+                self.hub.change(self.seat.id(), &self.mailbox, self.seen, change);
+            }
+        }
         self.hub.leave(self.seat.id(), self.session.interests());
     }
 }
