@@ -1,98 +1,36 @@
-//! Where settings are written: arguments over environment over file, each value with its origin.
+//! Where settings are written: arguments over environment over file, each value with its origin. `settings` has
+//! their names.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{FromArgMatches as _, Subcommand as _};
 
 use super::ConfigError;
-
-/// What may be set in the environment and in the file, and whether it is a list.
-const SETTINGS: [(&str, Kind); 13] = [
-    ("network", Kind::One),
-    ("connect", Kind::List),
-    ("min-chain-work", Kind::One),
-    ("data-dir", Kind::One),
-    ("service", Kind::List),
-    ("report-service", Kind::List),
-    ("ssl-certfile", Kind::One),
-    ("ssl-keyfile", Kind::One),
-    ("proxy-protocol-from", Kind::List),
-    ("max-sessions", Kind::One),
-    ("memory", Kind::One),
-    ("ignore-disk-space", Kind::One),
-    ("log", Kind::One),
-];
+use super::settings::{self, Kind, SETTINGS};
 
 const ENV_PREFIX: &str = "PEERDEX_";
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    One,
-    List,
-}
-
-/// The Electrum server that needs no Bitcoin node: it fetches and checks the chain from Bitcoin peers.
-#[derive(Debug, Parser)]
-#[command(
-    name = "peerdex",
-    version,
-    max_term_width = 100,
-    after_help = "\
-Every setting can also stand in the environment (PEERDEX_DATA_DIR for --data-dir; lists separated by \
-commas) or in the file (data-dir = \"...\"). Arguments beat the environment, the environment beats the file."
-)]
-struct Arguments {
-    /// mainnet, testnet3, testnet4, signet or regtest [default: mainnet]
-    #[arg(long, global = true, value_name = "NETWORK")]
-    network: Option<String>,
-    /// A Bitcoin peer to stay connected to; repeat for more
-    #[arg(long, global = true, value_name = "HOST:PORT")]
-    connect: Vec<String>,
-    /// Trust no chain of less work than this [default: what the network had at this release]
-    #[arg(long, global = true, value_name = "HEX")]
-    min_chain_work: Option<String>,
-    /// The folder of blocks and index [default: ~/.local/share/peerdex/NETWORK]
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<String>,
-    /// Serve here: tcp, ssl, ws and wss for wallets, rpc for you; repeat for more. Without HOST on all
-    /// addresses (rpc: localhost), without PORT on the network's
-    /// [default: tcp://127.0.0.1:50001; testnets 60001, regtest 60401]
-    #[arg(long, global = true, value_name = "tcp://HOST:PORT")]
-    service: Vec<String>,
-    /// Tell others that this server can be reached here; repeat for more
-    #[arg(long, global = true, value_name = "ssl://NAME:PORT")]
-    report_service: Vec<String>,
-    /// The certificate for ssl and wss, PEM [default: a self-signed one, made once in the data folder]
-    #[arg(long, global = true, value_name = "FILE")]
-    ssl_certfile: Option<String>,
-    /// The certificate's private key, PEM
-    #[arg(long, global = true, value_name = "FILE")]
-    ssl_keyfile: Option<String>,
-    /// Connections from here begin with a PROXY header (version 1 or 2); repeat for more
-    #[arg(long, global = true, value_name = "ADDR[/BITS]")]
-    proxy_protocol_from: Vec<String>,
-    /// At so many sessions no more are accepted [default: 1000]
-    #[arg(long, global = true, value_name = "NUMBER")]
-    max_sessions: Option<String>,
-    /// Megabytes of memory to aim at, 256 at least [default: 1024]
-    #[arg(long, global = true, value_name = "MB")]
-    memory: Option<String>,
-    /// Start although the disk cannot hold the whole chain
-    #[arg(long, global = true)]
-    ignore_disk_space: bool,
-    /// Read settings from this TOML file
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<String>,
-    /// error, warn, info, debug or trace [default: info]
-    #[arg(long, global = true, value_name = "LEVEL")]
-    log: Option<String>,
-    /// For tests, on regtest only: the store's limits are so low that a chain of some megabytes meets them often
-    #[arg(long, hide = true, global = true)]
-    miniature: bool,
-    #[command(subcommand)]
-    command: Option<Subcommand>,
+/// The command line without its settings.
+fn command_line() -> clap::Command {
+    let command = clap::Command::new("peerdex")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The Electrum server that needs no Bitcoin node: it fetches and checks the chain from Bitcoin peers.")
+        .max_term_width(100)
+        .after_help(
+            "Every setting can also stand in the environment (PEERDEX_DATA_DIR for --data-dir; lists separated by \
+             commas) or in the file (data-dir = \"...\"). Arguments beat the environment, the environment beats the \
+             file.",
+        )
+        .arg(
+            clap::Arg::new("config")
+                .long("config")
+                .global(true)
+                .value_name("FILE")
+                .help("Read settings from this TOML file"),
+        );
+    Subcommand::augment_subcommands(settings::arguments(command))
 }
 
 /// What to do instead of just running the server.
@@ -142,7 +80,7 @@ impl Layers {
         read_file: impl Fn(&Path) -> std::io::Result<String>,
     ) -> Result<Collected, ConfigError> {
         use clap::error::ErrorKind;
-        let mut arguments = match Arguments::try_parse_from(args) {
+        let arguments = match command_line().try_get_matches_from(args) {
             Ok(arguments) => arguments,
             Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
                 return Ok(Collected::Print(error.to_string()));
@@ -154,12 +92,11 @@ impl Layers {
                 ));
             }
         };
-        let command = arguments.command.take();
+        let command = Subcommand::from_arg_matches(&arguments).ok();
         let mut layers = Self::default();
         let environment = Self::from_env(env)?;
         let file = arguments
-            .config
-            .as_ref()
+            .get_one::<String>("config")
             .map(|path| (path.clone(), "--config"))
             .or_else(|| environment.config.as_ref().map(|path| (path.clone(), "PEERDEX_CONFIG")));
         if let Some((path, origin)) = file {
@@ -168,7 +105,7 @@ impl Layers {
             layers.overlay(Self::from_file(&path, &text)?);
         }
         layers.overlay(environment.layers);
-        layers.overlay(Self::from_arguments(arguments));
+        layers.overlay(Self::from_arguments(&arguments));
         Ok(Collected::Layers(layers, command))
     }
 
@@ -186,33 +123,23 @@ impl Layers {
         self.0.extend(stronger.0);
     }
 
-    fn from_arguments(arguments: Arguments) -> Self {
-        let one = |value: Option<String>| value.into_iter().collect::<Vec<_>>();
-        let flag = |given: bool| one(given.then(|| "true".to_string()));
-        let given: [(&'static str, Vec<String>); 14] = [
-            ("network", one(arguments.network)),
-            ("connect", arguments.connect),
-            ("min-chain-work", one(arguments.min_chain_work)),
-            ("data-dir", one(arguments.data_dir)),
-            ("service", arguments.service),
-            ("report-service", arguments.report_service),
-            ("ssl-certfile", one(arguments.ssl_certfile)),
-            ("ssl-keyfile", one(arguments.ssl_keyfile)),
-            ("proxy-protocol-from", arguments.proxy_protocol_from),
-            ("max-sessions", one(arguments.max_sessions)),
-            ("memory", one(arguments.memory)),
-            ("ignore-disk-space", flag(arguments.ignore_disk_space)),
-            ("log", one(arguments.log)),
-            ("miniature", flag(arguments.miniature)),
-        ];
+    fn from_arguments(arguments: &clap::ArgMatches) -> Self {
         let mut layer = Self::default();
-        for (name, values) in given {
+        for setting in SETTINGS {
+            let values: Vec<String> = match setting.kind {
+                Kind::Flag | Kind::Hidden => {
+                    arguments.get_flag(setting.name).then(|| "true".to_string()).into_iter().collect()
+                }
+                Kind::One | Kind::List => {
+                    arguments.get_many(setting.name).into_iter().flatten().cloned().collect()
+                }
+            };
             // `--connect a,b` means the same as in the environment.
-            let values = if kind(name) == Some(Kind::List) { split(values) } else { values };
+            let values = if setting.kind == Kind::List { split(values) } else { values };
             if !values.is_empty() {
-                let origin = format!("--{name}");
+                let origin = format!("--{}", setting.name);
                 let given = values.into_iter().map(|value| Given { value, origin: origin.clone() });
-                layer.0.insert(name, given.collect());
+                layer.0.insert(setting.name, given.collect());
             }
         }
         layer
@@ -230,17 +157,18 @@ impl Layers {
                 found.config = Some(value);
                 continue;
             }
-            let (name, kind) =
-                SETTINGS.into_iter().find(|(name, _)| env_name(name) == key).ok_or_else(|| {
-                    let known: Vec<String> = SETTINGS.iter().map(|(name, _)| env_name(name)).collect();
+            let setting =
+                settings::known().find(|setting| env_name(setting.name) == key).ok_or_else(|| {
+                    let known: Vec<String> =
+                        settings::known().map(|setting| env_name(setting.name)).collect();
                     ConfigError(format!(
                         "{key}: unknown setting; known are PEERDEX_CONFIG, {}",
                         known.join(", ")
                     ))
                 })?;
-            let values = if kind == Kind::List { split(vec![value]) } else { vec![value] };
+            let values = if setting.kind == Kind::List { split(vec![value]) } else { vec![value] };
             let given = values.into_iter().map(|value| Given { value, origin: key.to_string() });
-            found.layers.0.insert(name, given.collect());
+            found.layers.0.insert(setting.name, given.collect());
         }
         Ok(found)
     }
@@ -251,8 +179,8 @@ impl Layers {
         })?;
         let mut layer = Self::default();
         for (key, value) in table {
-            let (name, kind) = SETTINGS.into_iter().find(|(name, _)| *name == key).ok_or_else(|| {
-                let known: Vec<&str> = SETTINGS.iter().map(|(name, _)| *name).collect();
+            let setting = settings::find(&key).ok_or_else(|| {
+                let known: Vec<&str> = settings::known().map(|setting| setting.name).collect();
                 ConfigError(format!("{path}: {key}: unknown setting; known are {}", known.join(", ")))
             })?;
             let origin = format!("{path}: {key}");
@@ -267,12 +195,12 @@ impl Layers {
                 ))),
             };
             let given = match value {
-                toml::Value::Array(values) if kind == Kind::List => {
+                toml::Value::Array(values) if setting.kind == Kind::List => {
                     values.into_iter().map(one).collect::<Result<_, _>>()?
                 }
                 value => vec![one(value)?],
             };
-            layer.0.insert(name, given);
+            layer.0.insert(setting.name, given);
         }
         Ok(layer)
     }
@@ -281,10 +209,6 @@ impl Layers {
 struct Environment {
     layers: Layers,
     config: Option<String>,
-}
-
-fn kind(name: &str) -> Option<Kind> {
-    SETTINGS.iter().find(|(candidate, _)| *candidate == name).map(|(_, kind)| *kind)
 }
 
 fn env_name(name: &str) -> String {

@@ -5,7 +5,9 @@
 //! is allowed. Nothing is read here: arguments, environment and the file's reader are given.
 
 mod layers;
+mod limits;
 mod services;
+mod settings;
 mod subnet;
 mod values;
 
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use bitcoin::{Network, Work};
 
 use layers::{Given, Layers, Subcommand};
+pub use limits::Wallets;
 pub use services::{CertificateFiles, Interface, Place, Reported, Service, Services};
 pub use subnet::Subnet;
 pub use values::{HostPort, LogLevel};
@@ -30,6 +33,7 @@ pub struct Config {
     /// The folder itself, not its parent.
     pub data_dir: PathBuf,
     pub services: Services,
+    pub wallets: Wallets,
     /// Memory to aim at, in megabytes.
     pub memory_mb: u32,
     /// Start although the disk cannot hold what comes.
@@ -143,6 +147,7 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
         min_chain_work,
         data_dir,
         services,
+        wallets: limits::wallets(layers)?,
         memory_mb,
         ignore_disk_space,
         log,

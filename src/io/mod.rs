@@ -175,13 +175,13 @@ async fn serve_chain(
     let node = Node::restore(clock.now(), &chain, min_chain_work, budget.block_bytes, fastrand::u64(..))?;
     info!(height = node.progress().height.0, headers = node.progress().target.0, "store opened");
 
-    let doors = wallets::open(&config.services, &config.data_dir)?;
+    let doors = wallets::open(&config.services, &config.wallets, &config.data_dir)?;
     let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
     let mut server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
     server.hosts = config.services.reported_hosts();
-    let (publisher, subscriber) = wallets::channel(Arc::new(view), server);
+    let hub = Arc::new(wallets::Hub::new(Arc::new(view)));
     let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
-    doors.serve(clock, subscriber, broadcast_sender, stop.clone());
+    doors.serve(clock, server, hub.clone(), broadcast_sender, stop.clone());
 
     let (peer_events, peers) = mpsc::channel(PEER_EVENTS);
     let height = Arc::new(AtomicI32::new(0));
@@ -215,7 +215,7 @@ async fn serve_chain(
         broadcasts,
         checks,
         chain: commands,
-        publisher,
+        hub,
         height,
         stop: stop.clone(),
         links: runtime::Links::default(),

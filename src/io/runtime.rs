@@ -15,7 +15,7 @@ use super::clock::Clock;
 use super::connection::{PeerCommand, PeerEvent, PeerLink};
 use super::operator::Operator;
 use super::threads::{CheckJob, ThreadEvent};
-use super::wallets::{BroadcastReply, BroadcastRequest, Publisher};
+use super::wallets::{BroadcastReply, BroadcastRequest, Hub};
 use crate::node::chain::Command;
 use crate::node::{BroadcastId, Input, Node, Output};
 use crate::peer::{CloseReason, PeerId};
@@ -31,7 +31,7 @@ pub struct Runtime {
     pub broadcasts: mpsc::Receiver<BroadcastRequest>,
     pub checks: std_mpsc::Sender<CheckJob>,
     pub chain: std_mpsc::Sender<Command>,
-    pub publisher: Publisher,
+    pub hub: Arc<Hub>,
     /// Height that new connections announce.
     pub height: Arc<AtomicI32>,
     pub stop: CancellationToken,
@@ -113,7 +113,7 @@ impl Runtime {
                 Output::Publish(publication) => {
                     let height = publication.view.tip().map_or(0, |tip| tip.height.0);
                     self.height.store(i32::try_from(height).unwrap_or(i32::MAX), Ordering::Relaxed);
-                    self.publisher.publish(publication);
+                    self.hub.publish(publication);
                 }
                 Output::Broadcast { id, result } => {
                     if let Some(reply) = self.links.broadcasts.remove(&id) {

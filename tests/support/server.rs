@@ -57,6 +57,8 @@ pub struct Options {
     pub ignore_disk_space: bool,
     /// Megabytes of a file system of its own, which the folder is on; it ends with the server.
     pub disk_mb: Option<u32>,
+    /// Whether wallets of this machine pay for what they ask, as any others do.
+    pub limited: bool,
     pub extra: Vec<String>,
 }
 
@@ -69,6 +71,7 @@ impl Options {
             min_chain_work: Some("0"),
             ignore_disk_space: true,
             disk_mb: None,
+            limited: false,
             extra: Vec::new(),
         }
     }
@@ -92,6 +95,9 @@ impl Options {
         };
         command.args(["--network", self.network]).arg("--data-dir").arg(folder.path());
         command.args(["--service", &format!("tcp://{electrum}")]);
+        if !self.limited {
+            command.args(["--exempt-address", "127.0.0.0/8"]);
+        }
         if self.ignore_disk_space {
             command.arg("--ignore-disk-space");
         }

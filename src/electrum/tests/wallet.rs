@@ -33,6 +33,15 @@ impl Wallet {
         Self { chain, session, view, closed: false, broadcasts: Vec::new() }
     }
 
+    /// The same with other settings of the server.
+    pub(super) fn with(height: u32, set: impl FnOnce(&mut Server)) -> Self {
+        let mut wallet = Self::at(height);
+        let mut server = new_server();
+        set(&mut server);
+        wallet.session = Session::new(Arc::new(server), Arc::clone(&wallet.view), Now::default(), 1);
+        wallet
+    }
+
     /// The connection ends, another begins.
     pub(super) fn reconnect(&mut self) {
         self.session = new_session(&self.view);
@@ -112,11 +121,14 @@ impl Wallet {
     }
 }
 
-fn new_session(view: &Arc<View>) -> Session {
+fn new_server() -> Server {
     let network = bitcoin::Network::Bitcoin;
     let genesis = bitcoin::constants::genesis_block(network).block_hash();
-    let server = Server::new(network, genesis, "0.1.0");
-    Session::new(Arc::new(server), Arc::clone(view), Now::default(), 1)
+    Server::new(network, genesis, "0.1.0")
+}
+
+fn new_session(view: &Arc<View>) -> Session {
+    Session::new(Arc::new(new_server()), Arc::clone(view), Now::default(), 1)
 }
 
 /// A script hash as wallets write it.

@@ -2,15 +2,18 @@
 //!
 //! In the order of a connection's life: `listener` accepts it, `sessions` has a place for it, `welcome` does the
 //! handshakes (with `tls` and its `certificate`, or as a `websocket`), `wire` makes lines of whatever carries them,
-//! and `talk` moves those between the wire and its session. `views` gives every session the chain as it changes.
+//! and `talk` moves those between the wire and its session. `hub` gives sessions the chain as it changes, `shelf` has
+//! what they share beside it, `accounts` what they cost.
 
+mod accounts;
 mod certificate;
+mod hub;
 mod listener;
 #[allow(dead_code, reason = "the operator's service comes next")]
 mod sessions;
+mod shelf;
 mod talk;
 mod tls;
-mod views;
 mod websocket;
 mod welcome;
 mod wire;
@@ -26,23 +29,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::open_files;
-use crate::config::{Place, Services, Subnet};
+use crate::config::{Place, Services, Subnet, Wallets};
+use crate::electrum::Server;
+use accounts::Accounts;
+pub use hub::Hub;
 use listener::Listener;
 use sessions::Sessions;
+use shelf::Shelf;
 pub use talk::{BroadcastReply, BroadcastRequest};
 use tls::Tls;
-pub use views::{Publisher, Subscriber, channel};
 
 /// What all connections share.
 #[derive(Clone, Debug)]
 pub struct Shared {
     pub clock: Clock,
-    pub views: Subscriber,
+    pub server: Arc<Server>,
+    pub hub: Arc<Hub>,
     pub broadcasts: mpsc::Sender<BroadcastRequest>,
     pub stop: CancellationToken,
     pub sessions: Arc<Sessions>,
     tls: Option<Arc<Tls>>,
     proxies: Arc<[Subnet]>,
+    accounts: Arc<Accounts>,
+    /// Whether what is sent is padded.
+    pads: bool,
 }
 
 impl Shared {
@@ -63,11 +73,12 @@ pub struct Doors {
     sessions: Arc<Sessions>,
     tls: Option<Arc<Tls>>,
     proxies: Arc<[Subnet]>,
+    wallets: Wallets,
 }
 
 /// Binds all services, or says which cannot be had and why. Their certificate is in `data_dir` if it is not the
 /// operator's own.
-pub fn open(services: &Services, data_dir: &Path) -> anyhow::Result<Doors> {
+pub fn open(services: &Services, wallets: &Wallets, data_dir: &Path) -> anyhow::Result<Doors> {
     let sessions = Sessions::new(open_files::sessions_that_fit(services.max_sessions, open_files::raise()));
     let mut listeners = Vec::new();
     for service in &services.listen {
@@ -82,7 +93,8 @@ pub fn open(services: &Services, data_dir: &Path) -> anyhow::Result<Doors> {
     } else {
         None
     };
-    Ok(Doors { listeners, sessions, tls, proxies: services.proxies.clone().into() })
+    let (proxies, wallets) = (services.proxies.clone().into(), wallets.clone());
+    Ok(Doors { listeners, sessions, tls, proxies, wallets })
 }
 
 impl Doors {
@@ -90,16 +102,35 @@ impl Doors {
     pub fn serve(
         self,
         clock: Clock,
-        views: Subscriber,
+        mut server: Server,
+        hub: Arc<Hub>,
         broadcasts: mpsc::Sender<BroadcastRequest>,
         stop: CancellationToken,
     ) {
-        let Self { listeners, sessions, tls, proxies } = self;
+        let Self { listeners, sessions, tls, proxies, wallets } = self;
+        server.limits = wallets.limits;
+        server.tokens = wallets.tokens;
+        server.donation_address = wallets.donation_address;
+        // Checked when the setting was read.
+        server.drop_client = wallets.drop_client.and_then(|pattern| regex::Regex::new(&pattern).ok());
+        server.commons = Box::new(Shelf::new(hub.clone(), wallets.max_subscriptions));
+        let accounts = Accounts::new(wallets.prices, wallets.exempt, wallets.max_subnet_sessions);
         if let Some(tls) = tls.clone() {
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(tls.follow()).await });
         }
-        let shared = Shared { clock, views, broadcasts, stop, sessions, tls, proxies };
+        let shared = Shared {
+            clock,
+            server: Arc::new(server),
+            hub,
+            broadcasts,
+            stop,
+            sessions,
+            tls,
+            proxies,
+            accounts,
+            pads: wallets.padding,
+        };
         for listener in listeners {
             tokio::spawn(listener.serve(shared.clone()));
         }

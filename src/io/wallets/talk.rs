@@ -1,35 +1,39 @@
 //! One wallet's connection: moves lines between a wire and `electrum::Session`.
 //!
-//! A session answers from the view that it holds and is given the next ones as they come. A wallet that does not
-//! read is paused, then dropped: what waits for it is bounded, a megabyte and one answer.
+//! A session answers from the newest view, and is woken when a change concerns it. What it asks for is charged, and
+//! its next request waits where that was much. A wallet that does not read is paused, then dropped: what waits for it
+//! is bounded, a megabyte and one answer.
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bitcoin::Txid;
 use bytes::{Bytes, BytesMut};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
 use super::super::clock::Clock;
 use super::Shared;
+use super::accounts::Account;
+use super::hub::{Hub, Mailbox, News};
 use super::sessions::Seat;
-use super::views::Subscriber;
 use super::wire::Wire;
-use crate::electrum::transport::LineDecoder;
+use crate::electrum::transport::{Framing, LineDecoder, Padder};
 use crate::electrum::{self, BroadcastId, Output, Session};
-use crate::node::{BroadcastError, Publication};
-use crate::query::Touched;
+use crate::node::BroadcastError;
+use crate::time::Now;
 
 /// What may wait for one wallet before it is neither read from nor given news; an answer may still pass it.
 const PAUSE_AT_BYTES: usize = 1024 * 1024;
 /// How long a wallet may take no byte of what waits for it.
 const SLOW_READER: Duration = Duration::from_secs(60);
+/// How long a session may answer requests before others have their turn on its thread.
+const TURN: Duration = Duration::from_millis(1);
 /// An empty buffer that grew past this is given back.
 const KEEP_BYTES: usize = 16 * 1024;
 
@@ -48,18 +52,27 @@ pub struct BroadcastRequest {
 pub struct Talk<'a> {
     clock: Clock,
     seat: &'a Seat,
+    account: Account,
     session: Session,
-    views: Subscriber,
-    updates: broadcast::Receiver<Publication>,
+    hub: Arc<Hub>,
+    mailbox: Arc<Mailbox>,
+    /// Number of the view that the session answers from.
+    seen: u64,
     broadcasts: mpsc::Sender<BroadcastRequest>,
     replies: JoinSet<Reply>,
     lines: LineDecoder,
     /// Until the wallet closes its side.
     input_open: bool,
+    /// The next request waits until then, as those before it cost so much.
+    turn: Option<Instant>,
+    /// Fills up what is sent, where the operator wants that.
+    padder: Option<Padder>,
     /// Lines that the wire has not taken yet.
     outgoing: BytesMut,
     /// When the wire last took some, or had nothing to take.
     moved_at: Instant,
+    /// When others last had their turn on this thread.
+    yielded_at: Instant,
 }
 
 /// Bytes that the wire took, or brought.
@@ -72,28 +85,39 @@ enum Moved {
 type Reply = (BroadcastId, Result<Txid, electrum::BroadcastError>);
 
 impl<'a> Talk<'a> {
-    /// A session with the view of now; `None` when the node has failed.
-    pub fn new(shared: &Shared, seat: &'a Seat) -> Option<Self> {
-        let (view, updates) = shared.views.subscribe()?;
-        Some(Self {
+    /// A session with the view of now.
+    pub fn new(shared: &Shared, seat: &'a Seat, account: Account) -> Self {
+        let now = shared.clock.now();
+        let (mailbox, News { number, view, .. }) = shared.hub.join(seat.id());
+        let framing =
+            if seat.origin().transport.is_websocket() { Framing::Websocket } else { Framing::Lines };
+        Self {
             clock: shared.clock,
             seat,
-            session: Session::new(shared.views.server.clone(), view, shared.clock.now(), fastrand::u64(..)),
-            lines: LineDecoder::new(shared.views.server.limits.request_bytes),
-            views: shared.views.clone(),
-            updates,
+            account,
+            session: Session::new(shared.server.clone(), view, now, fastrand::u64(..)),
+            hub: shared.hub.clone(),
+            mailbox,
+            seen: number,
             broadcasts: shared.broadcasts.clone(),
             replies: JoinSet::new(),
+            lines: LineDecoder::new(shared.server.limits.request_bytes),
             input_open: true,
+            turn: None,
+            padder: shared.pads.then(|| Padder::new(framing, now.instant)),
             outgoing: BytesMut::new(),
             moved_at: Instant::now(),
-        })
+            yielded_at: Instant::now(),
+        }
     }
 
     /// Until either side has enough; says why.
     pub async fn run(mut self, mut wire: impl Wire) -> String {
         match self.converse(&mut wire).await {
             Ok(why) => {
+                if let Some(padder) = &mut self.padder {
+                    padder.flush_all(self.clock.now().instant, &mut self.outgoing);
+                }
                 // Whoever does not read what is left for him loses it.
                 let _ = timeout(SLOW_READER, self.finish(&mut wire)).await;
                 why.into()
@@ -107,23 +131,35 @@ impl<'a> Talk<'a> {
         // Whether lines may have arrived that are not answered.
         let mut unanswered = false;
         loop {
+            // A wallet that does not read is not read from either, and gets no news until it does.
+            let has_room = self.waiting_bytes() < PAUSE_AT_BYTES;
+            if has_room {
+                self.take_news();
+            }
             if self.take_outputs() {
                 return Ok("done");
             }
-            // A wallet that does not read is not read from either, and gets no news until it does.
-            let has_room = self.outgoing.len() < PAUSE_AT_BYTES;
+            let now = Instant::now();
+            let is_its_turn = self.turn.is_none_or(|turn| turn <= now);
             // A burst of requests is answered one by one, so that no more waits than the last answer over the limit.
-            if unanswered && has_room {
+            if unanswered && has_room && is_its_turn {
                 unanswered = self.take_line();
+                if now - self.yielded_at > TURN {
+                    yield_now().await;
+                    self.yielded_at = Instant::now();
+                }
                 continue;
             }
             let waits = !self.outgoing.is_empty() || wire.holds_some();
             if !waits {
-                self.moved_at = Instant::now();
+                self.moved_at = now;
             }
             let listens = has_room && !unanswered && self.input_open;
+            let deadline = self.deadline(waits, !is_its_turn);
+            let (outgoing, lines) = (waits.then_some(&mut self.outgoing), listens.then_some(&mut self.lines));
+            let mut halves = (outgoing, lines);
             tokio::select! {
-                moved = poll_fn(|cx| poll(cx, wire, waits.then_some(&mut self.outgoing), listens.then_some(&mut self.lines))), if waits || listens => match moved? {
+                moved = poll_fn(|cx| poll(cx, wire, &mut halves)), if waits || listens => match moved? {
                     Moved::Out(count) => {
                         self.seat.sent(count);
                         self.moved_at = Instant::now();
@@ -138,23 +174,48 @@ impl<'a> Talk<'a> {
                         unanswered = true;
                     }
                 },
-                () = sleep_until(self.moved_at + SLOW_READER), if waits => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "does not read its answers"));
-                }
-                update = self.updates.recv(), if has_room => match update {
-                    Ok(Publication { view, touched }) => {
-                        self.session.handle_view(self.clock.now(), view, &touched);
+                () = self.mailbox.woken(), if has_room => {}
+                () = sleep_until(deadline) => {
+                    if waits && self.moved_at + SLOW_READER <= Instant::now() {
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, "does not read its answers"));
                     }
-                    // Nobody kept count of what changed in between.
-                    Err(RecvError::Lagged(_)) => self.missed_views(),
-                    Err(RecvError::Closed) => return Ok("shutting down"),
-                },
+                    self.session.handle_timeout(self.clock.now());
+                }
                 Some(reply) = self.replies.join_next(), if !self.replies.is_empty() => {
                     if let Ok((id, result)) = reply {
                         self.session.handle_broadcast_result(self.clock.now(), id, result);
                     }
                 }
             }
+            self.yielded_at = Instant::now();
+        }
+    }
+
+    /// When something is due although nothing happens.
+    fn deadline(&self, waits: bool, throttled: bool) -> Instant {
+        let mut deadline = self.clock.deadline(self.session.next_timeout());
+        if waits {
+            deadline = deadline.min(self.moved_at + SLOW_READER);
+        }
+        if let Some(turn) = self.turn.filter(|_| throttled) {
+            deadline = deadline.min(turn);
+        }
+        if let Some(due) = self.padder.as_ref().and_then(Padder::next_timeout) {
+            deadline = deadline.min(self.clock.deadline(due));
+        }
+        deadline
+    }
+
+    /// What is on its way to the wallet.
+    fn waiting_bytes(&self) -> usize {
+        self.outgoing.len() + self.padder.as_ref().map_or(0, Padder::held_bytes)
+    }
+
+    /// Gives the session what has come since, so that requests are answered from the newest view.
+    fn take_news(&mut self) {
+        if let Some(News { number, view, touched }) = self.mailbox.take() {
+            self.seen = number;
+            self.session.handle_view(self.clock.now(), view, &touched);
         }
     }
 
@@ -171,41 +232,83 @@ impl<'a> Talk<'a> {
 
     /// Answers the next line that has arrived; `false` when there is none.
     fn take_line(&mut self) -> bool {
-        match self.lines.next_line() {
-            Ok(Some(line)) => self.session.handle_line(self.clock.now(), line),
+        let now = self.clock.now();
+        let before = self.session.counts().requests;
+        let bytes = match self.lines.next_line() {
+            Ok(Some(line)) => {
+                self.session.handle_line(now, line);
+                line.len()
+            }
             Ok(None) => return false,
             Err(_) => {
-                self.session.handle_line_too_long(self.clock.now());
+                self.session.handle_line_too_long(now);
                 return false;
             }
-        }
+        };
+        self.charge(now, self.account.of_bytes(bytes), self.session.counts().requests - before);
         true
     }
 
-    fn missed_views(&mut self) {
-        if let Some((view, updates)) = self.views.subscribe() {
-            self.updates = updates;
-            self.session.handle_view(self.clock.now(), view, &Touched::Everything);
+    /// Charges what the session asked for, and lets it wait where that is due.
+    fn charge(&mut self, now: Now, bandwidth: f64, requests: u64) {
+        if self.session.is_exempt() {
+            self.account.exempt();
         }
+        let cost = self.session.take_cost() + bandwidth;
+        let standing = self.account.charge(now.instant, cost, self.session.subscriptions());
+        if standing.is_excessive {
+            self.session.handle_excess();
+        }
+        let wait = standing.wait.saturating_mul(requests.try_into().unwrap_or(u32::MAX));
+        self.turn = (!wait.is_zero()).then(|| Instant::now() + wait);
     }
 
     /// `true` once the session wants to close.
     fn take_outputs(&mut self) -> bool {
+        let mut sent = 0;
         while let Some(output) = self.session.poll() {
             match output {
-                Output::Send(line) => self.outgoing.extend_from_slice(&line),
+                Output::Send(line) => {
+                    sent += line.len();
+                    match &mut self.padder {
+                        None => self.outgoing.extend_from_slice(&line),
+                        Some(padder) => padder.push(line),
+                    }
+                }
                 Output::Broadcast { id, txid, raw } => {
                     let broadcasts = self.broadcasts.clone();
                     self.replies.spawn(async move { (id, broadcast(broadcasts, txid, raw).await) });
                 }
-                Output::Interest(_) => {}
+                Output::Interest(change) => {
+                    self.hub.change(self.seat.id(), &self.mailbox, self.seen, change);
+                }
                 Output::Fault(fault) => {
                     error!(wallet = %self.seat.origin(), %fault, "the store failed while answering a wallet");
                 }
                 Output::Close => return true,
             }
         }
+        if sent > 0 {
+            let (now, cost) = (self.clock.now(), self.account.of_bytes(sent));
+            self.account.charge(now.instant, cost, self.session.subscriptions());
+            self.note_what_it_is();
+        }
+        if let Some(padder) = &mut self.padder {
+            padder.flush(self.clock.now().instant, &mut self.outgoing);
+        }
         false
+    }
+
+    /// For the operator.
+    fn note_what_it_is(&self) {
+        self.seat.learn(|known| {
+            if known.client.is_empty() {
+                known.client = self.session.client_name().into();
+                known.protocol = self.session.version().to_string();
+            }
+            known.requests = self.session.counts().requests;
+            known.subscriptions = self.session.subscriptions() as u64;
+        });
     }
 
     /// One large answer must not cost memory for as long as the wallet stays.
@@ -216,12 +319,17 @@ impl<'a> Talk<'a> {
     }
 }
 
+impl Drop for Talk<'_> {
+    fn drop(&mut self) {
+        self.hub.leave(self.seat.id(), self.session.interests());
+    }
+}
+
 /// Writes before it reads: what was answered makes room for the next request.
 fn poll(
     context: &mut Context<'_>,
     wire: &mut impl Wire,
-    outgoing: Option<&mut BytesMut>,
-    lines: Option<&mut LineDecoder>,
+    (outgoing, lines): &mut (Option<&mut BytesMut>, Option<&mut LineDecoder>),
 ) -> Poll<io::Result<Moved>> {
     if let Some(outgoing) = outgoing
         && let Poll::Ready(written) = wire.poll_write(context, outgoing)

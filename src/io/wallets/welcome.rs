@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::Shared;
+use super::accounts::Account;
 use super::sessions::Seat;
 use super::talk::Talk;
 use super::websocket::{self, WebSocket};
@@ -41,36 +42,40 @@ async fn serve(shared: &Shared, seat: &Seat, mut stream: TcpStream) -> io::Resul
         let wallet = within(PROXY_WITHIN, "PROXY header", read_proxy_header(&mut stream, address)).await?;
         seat.learn(|known| known.origin.address = Some(wallet));
     }
+    // Before the handshakes, which cost too.
+    let address = seat.origin().address.map(|address| address.ip());
+    let Some(account) = shared.accounts.open(seat.id(), address, shared.clock.now().instant) else {
+        return Ok("its subnet has as many sessions as it may".into());
+    };
     // Boxed, as a task would else be as large as the largest of these for all its life.
     match seat.origin().transport {
-        Transport::Tcp => talk(shared, seat, Lines::new(stream)).await,
+        Transport::Tcp => talk(shared, seat, account, Lines::new(stream)).await,
         Transport::Ssl => {
             let stream = within(HANDSHAKE_WITHIN, "TLS handshake", shared.tls()?.accept(stream)).await?;
-            Box::pin(talk(shared, seat, Lines::new(stream))).await
+            Box::pin(talk(shared, seat, account, Lines::new(stream))).await
         }
         Transport::Ws => {
             let socket = within(HANDSHAKE_WITHIN, "websocket handshake", upgrade(shared, stream)).await?;
-            Box::pin(talk(shared, seat, socket)).await
+            Box::pin(talk(shared, seat, account, socket)).await
         }
         Transport::Wss => {
             let handshakes = async { upgrade(shared, shared.tls()?.accept(stream).await?).await };
             let socket = within(HANDSHAKE_WITHIN, "TLS and websocket handshake", handshakes).await?;
-            Box::pin(talk(shared, seat, socket)).await
+            Box::pin(talk(shared, seat, account, socket)).await
         }
         Transport::Rpc => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
-async fn talk(shared: &Shared, seat: &Seat, wire: impl Wire) -> io::Result<String> {
-    let Some(talk) = Talk::new(shared, seat) else { return Ok("the node failed".into()) };
-    Ok(talk.run(wire).await)
+async fn talk(shared: &Shared, seat: &Seat, account: Account, wire: impl Wire) -> io::Result<String> {
+    Ok(Talk::new(shared, seat, account).run(wire).await)
 }
 
 async fn upgrade<S>(shared: &Shared, stream: S) -> io::Result<WebSocket<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let max_request_bytes = shared.views.server.limits.request_bytes;
+    let max_request_bytes = shared.server.limits.request_bytes;
     websocket::accept(stream, max_request_bytes).await.map_err(io::Error::other)
 }
 
