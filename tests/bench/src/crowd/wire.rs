@@ -31,18 +31,23 @@ impl From {
     pub fn subnet(number: usize) -> Self {
         let [_, high, middle, low] = (number as u32).to_be_bytes();
         let said = SocketAddr::from(([11 + high, middle, low, 7], 40_000));
-        Self { local: BALANCER, said: Some(said) }
+        Self { local: balancer(middle, low), said: Some(said) }
     }
 
     /// One of the connections of a single address.
     pub fn alone(number: u16) -> Self {
         let said = SocketAddr::from(([203, 0, 113, 66], 1_024 + number));
-        Self { local: BALANCER, said: Some(said) }
+        Self { local: balancer(0, 0), said: Some(said) }
     }
 }
 
-/// The balancer's address; what comes from here begins with a PROXY header.
-pub const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 77, 1);
+/// The balancer's addresses; what comes from here begins with a PROXY header.
+pub const BALANCER: &str = "127.77.0.0/16";
+
+/// Many addresses, as the system is slow to find a free port where ten thousand are taken.
+fn balancer(middle: u8, low: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 77, middle, low)
+}
 
 #[derive(Debug)]
 pub struct Wire {
@@ -68,7 +73,6 @@ impl Wire {
     pub fn open(server: SocketAddr, from: From) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         if from.local != Ipv4Addr::LOCALHOST {
-            // The port is chosen when connecting: the same one may serve many servers.
             socket.bind(&SocketAddr::from((from.local, 0)).into())?;
         }
         socket.connect_timeout(&server.into(), CONNECT)?;
