@@ -115,14 +115,16 @@ impl<'a> Talk<'a> {
     }
 
     /// Until either side has enough; says why.
-    pub async fn run(mut self, mut wire: impl Wire) -> String {
-        match self.converse(&mut wire).await {
+    ///
+    /// Both are borrowed: a future keeps what it is given twice, and there are ten thousand of them.
+    pub async fn run(&mut self, wire: &mut impl Wire) -> String {
+        match self.converse(wire).await {
             Ok(why) => {
                 if let Some(padder) = &mut self.padder {
                     padder.flush_all(self.clock.now().instant, &mut self.outgoing);
                 }
                 // Whoever does not read what is left for him loses it.
-                let _ = timeout(SLOW_READER, self.finish(&mut wire)).await;
+                let _ = timeout(SLOW_READER, self.finish(wire)).await;
                 why.into()
             }
             Err(error) => error.to_string(),
