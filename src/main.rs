@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Ok(Command::Import(config, import)) => ended(io::import(&config, &import).map(|()| true)),
         Ok(Command::Info(folder)) => ended(care::info(&folder).map(|()| true)),
         Ok(Command::Check(folder)) => ended(care::check(&folder)),
+        Ok(Command::Rpc(call)) => ended(io::call(&call).map(|()| true)),
         Err(error) => {
             eprintln!("peerdex: {error}");
             ExitCode::from(EXIT_USAGE)

@@ -99,6 +99,32 @@ fn debians_electrum_receives_sends_and_sees_it_confirmed() {
     assert!(again.is_err(), "{again:?}");
 }
 
+#[test]
+fn debians_electrum_remembers_our_certificate_and_meets_it_again() {
+    let (Some(node), Some(wallet)) = (payments::node(), Wallet::create()) else { return };
+    let paid = pay(&node, &wallet.addresses()[0], 1.5);
+    let ssl = support::free_address();
+    let mut options = Options::new(PEERDEX, "regtest").connect(node.address());
+    options.extra = vec!["--service".into(), format!("ssl://{ssl}")];
+    let mut server = options.start();
+    server.wait_synced(&node.tip(), PATIENCE);
+
+    wallet.connect_by_ssl(ssl);
+    wait_for_balance(&wallet, "1.5");
+    let ours = std::fs::read_to_string(server.folder().join("ssl.pem")).unwrap();
+    let end = ours.find("-----BEGIN PRIVATE KEY").unwrap();
+    let certificate = |pem: &str| pem.split_whitespace().collect::<String>();
+    let remembered = wallet.remembered_certificate().expect("it pins what nobody signed");
+    assert_eq!(certificate(&remembered), certificate(&ours[..end]));
+
+    // After a restart it is the same, so Electrum comes back by itself.
+    let mut server = options.start_in(server.stop());
+    server.wait_synced(&node.tip(), PATIENCE);
+    let received = pay(&node, &wallet.addresses()[1], 2.0);
+    let history = wallet.wait_for(&["onchain_history"], 3 * PATIENCE, |history| heights(history).len() == 2);
+    assert_eq!(heights(&history), [(paid, 301), (received, 302)]);
+}
+
 /// The transaction with an input that does not exist.
 fn spoiled(hex: &str) -> String {
     let mut tx: bitcoin::Transaction = bitcoin::consensus::encode::deserialize_hex(hex).unwrap();

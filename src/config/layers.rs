@@ -53,6 +53,17 @@ pub(super) enum Subcommand {
     Info,
     /// Compare everything in the data folder with its blocks, and say whether it is sound
     Check,
+    /// Ask a running server that has an rpc service: getinfo, sessions, groups, disconnect, log, stop
+    Rpc {
+        /// What to ask
+        #[arg(value_name = "METHOD")]
+        method: String,
+        #[arg(value_name = "ARG")]
+        args: Vec<String>,
+        /// Where it answers [default: the rpc service of the settings, else localhost:8000]
+        #[arg(long, value_name = "ADDR")]
+        rpc: Option<String>,
+    },
 }
 
 /// One value and where it stood.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::{Network, Work};
 
+use crate::electrum::transport::Transport;
 use layers::{Given, Layers, Subcommand};
 pub use limits::Wallets;
 pub use services::{CertificateFiles, Interface, Place, Reported, Service, Services};
@@ -64,6 +65,8 @@ pub enum Command {
     Info(Folder),
     /// Say whether a data folder is sound.
     Check(Folder),
+    /// Ask a running server.
+    Rpc(RpcCall),
     /// Print this text and exit with success: help or version.
     Print(String),
 }
@@ -75,6 +78,15 @@ pub struct Import {
     pub paths: Vec<PathBuf>,
     /// End after that.
     pub stop_after: bool,
+}
+
+/// What `peerdex rpc` was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RpcCall {
+    /// Where the server answers its operator.
+    pub service: Service,
+    pub method: String,
+    pub args: Vec<String>,
 }
 
 /// A setting that cannot be used; the text says which, where it stood and what is allowed.
@@ -107,6 +119,9 @@ pub fn load(
         }
         layers::Collected::Layers(layers, Some(Subcommand::Check)) => {
             Ok(Command::Check(folder(&layers, &env)?))
+        }
+        layers::Collected::Layers(layers, Some(Subcommand::Rpc { method, args, rpc })) => {
+            Ok(Command::Rpc(RpcCall { service: rpc_service(&layers, rpc)?, method, args }))
         }
     }
 }
@@ -195,9 +210,24 @@ fn services(layers: &Layers, network: Network) -> Result<Services, ConfigError> 
     Ok(Services { listen, report, certificate, proxies, max_sessions })
 }
 
+/// Where `--rpc` says, else where the settings serve it, else where it is by default.
+fn rpc_service(layers: &Layers, rpc: Option<String>) -> Result<Service, ConfigError> {
+    let network = network(layers)?;
+    if let Some(value) = rpc {
+        return Given { value, origin: "--rpc".into() }.parse(|text| services::rpc(text, network));
+    }
+    let listen = services(layers, network)?.listen.into_iter();
+    let mut served = listen.filter(|service| service.transport == Transport::Rpc);
+    Ok(served.next().unwrap_or_else(Service::default_rpc))
+}
+
+fn network(layers: &Layers) -> Result<Network, ConfigError> {
+    layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))
+}
+
 /// What all commands need.
 fn folder(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Folder, ConfigError> {
-    let network = layers.one("network").map_or(Ok(Network::Bitcoin), |given| given.parse(values::network))?;
+    let network = network(layers)?;
     let data_dir = match layers.one("data-dir") {
         Some(given) => given.parse(values::folder)?,
         None => values::default_data_dir(network, env).map_err(ConfigError)?,

@@ -263,6 +263,24 @@ fn commands_that_look_at_a_folder_need_no_peer() {
 }
 
 #[test]
+fn the_operators_question_goes_where_the_settings_serve_it() {
+    let asked = |args: &[&str], env: &[(&str, &str)]| match run(args, env, "").unwrap() {
+        Command::Rpc(call) => (call.service.to_string(), call.method, call.args),
+        other => panic!("{other:?}"),
+    };
+    let all = ["rpc", "disconnect", "5", "7"];
+    let said = (String::from("rpc://localhost:8000"), "disconnect".to_string(), vec!["5".into(), "7".into()]);
+    assert_eq!(asked(&all, &[]), said);
+    let service = [("PEERDEX_SERVICE", "tcp://,rpc://0.0.0.0:9")];
+    assert_eq!(asked(&["rpc", "stop"], &service).0, "rpc://0.0.0.0:9");
+    assert_eq!(asked(&["rpc", "stop", "--rpc", "/run/p.sock"], &service).0, "rpc:///run/p.sock");
+    assert!(
+        error(&["rpc", "stop", "--rpc", "nowhere"], &[], "").starts_with("--rpc: 'nowhere' names no address")
+    );
+    assert!(error(&["rpc"], &[], "").contains("METHOD"));
+}
+
+#[test]
 fn disk_space_is_ignored_when_told_so_anywhere() {
     let home = ("HOME", "/home/alice");
     let peer = ["--connect", "a"];

@@ -13,6 +13,7 @@ mod import_files;
 mod log;
 mod open_files;
 mod operator;
+mod rpc;
 mod runtime;
 mod threads;
 mod wallets;
@@ -37,6 +38,7 @@ use crate::node::Node;
 use crate::node::chain::Chain;
 use crate::query::{SyncState, View};
 use crate::validate::Params;
+pub use rpc::call;
 use writer::OnFull;
 
 /// Peer events that wait for the node; each may be a block, so this bounds memory.
@@ -176,12 +178,15 @@ async fn serve_chain(
     info!(height = node.progress().height.0, headers = node.progress().target.0, "store opened");
 
     let doors = wallets::open(&config.services, &config.wallets, &config.data_dir)?;
+    let office = rpc::bind(&config.services.listen)?;
     let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
     let mut server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
     server.hosts = config.services.reported_hosts();
     let hub = Arc::new(wallets::Hub::new(Arc::new(view)));
     let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
-    doors.serve(clock, server, hub.clone(), broadcast_sender, stop.clone());
+    let shared = doors.serve(clock, server, hub.clone(), broadcast_sender, stop.clone());
+    office.serve(config.network, &shared);
+    drop(shared);
 
     let (peer_events, peers) = mpsc::channel(PEER_EVENTS);
     let height = Arc::new(AtomicI32::new(0));

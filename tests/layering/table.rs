@@ -82,7 +82,7 @@ pub const LAYERS: &[Layer] = &[
         name: "config",
         ours: &["validate", "electrum"],
         store: Store::Types,
-        others: &["clap", "serde", "toml", "anyhow", "thiserror", "tracing"],
+        others: &["clap", "serde", "toml", "anyhow", "thiserror", "tracing", "regex"],
         purity: Purity::World,
     },
     Layer {

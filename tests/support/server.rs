@@ -45,6 +45,13 @@ fn on_small_disk(program: &str, folder: &Path, megabytes: u32) -> Command {
     command
 }
 
+fn with_open_files(program: &str, soft: u32, hard: u32) -> Command {
+    const LIMIT: &str = "ulimit -Sn $1 && ulimit -Hn $2 && shift 2 && exec \"$@\"";
+    let mut command = command("sh");
+    command.args(["-c", LIMIT, "sh", &soft.to_string(), &hard.to_string()]).arg(program);
+    command
+}
+
 /// How to start it. What is not said here are its defaults.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -57,6 +64,8 @@ pub struct Options {
     pub ignore_disk_space: bool,
     /// Megabytes of a file system of its own, which the folder is on; it ends with the server.
     pub disk_mb: Option<u32>,
+    /// Soft and hard limit on its open files.
+    pub open_files: Option<(u32, u32)>,
     /// Whether wallets of this machine pay for what they ask, as any others do.
     pub limited: bool,
     pub extra: Vec<String>,
@@ -71,6 +80,7 @@ impl Options {
             min_chain_work: Some("0"),
             ignore_disk_space: true,
             disk_mb: None,
+            open_files: None,
             limited: false,
             extra: Vec::new(),
         }
@@ -89,9 +99,10 @@ impl Options {
     /// Starts it on a folder that was used before.
     pub fn start_in(&self, folder: TempDir) -> Server {
         let electrum = free_address();
-        let mut command = match self.disk_mb {
-            Some(megabytes) => on_small_disk(self.program, folder.path(), megabytes),
-            None => command(self.program),
+        let mut command = match (self.disk_mb, self.open_files) {
+            (Some(megabytes), _) => on_small_disk(self.program, folder.path(), megabytes),
+            (None, Some((soft, hard))) => with_open_files(self.program, soft, hard),
+            (None, None) => command(self.program),
         };
         command.args(["--network", self.network]).arg("--data-dir").arg(folder.path());
         command.args(["--service", &format!("tcp://{electrum}")]);

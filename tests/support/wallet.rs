@@ -50,11 +50,25 @@ impl Wallet {
         list.as_array().expect("a list").iter().map(super::node::text).collect()
     }
 
-    /// Starts its daemon with `server` as the only one it may talk to.
+    /// Starts its daemon with `server`, over plain TCP, as the only one it may talk to.
     pub fn connect(&self, server: SocketAddr) {
+        self.connect_by(server, 't');
+    }
+
+    /// The same over TLS; it remembers the certificate that it sees first.
+    pub fn connect_by_ssl(&self, server: SocketAddr) {
+        self.connect_by(server, 's');
+    }
+
+    /// The certificate that it remembers for a server on this machine, PEM.
+    pub fn remembered_certificate(&self) -> Option<String> {
+        std::fs::read_to_string(self.folder.path().join("regtest/certs/127.0.0.1")).ok()
+    }
+
+    fn connect_by(&self, server: SocketAddr, protocol: char) {
         self.offline(&["setconfig", "auto_connect", "false"]);
         self.offline(&["setconfig", "oneserver", "true"]);
-        self.offline(&["setconfig", "server", &format!("{server}:t")]);
+        self.offline(&["setconfig", "server", &format!("{server}:{protocol}")]);
         self.run(&["daemon", "-d"]).unwrap_or_else(|error| panic!("electrum daemon: {error}"));
         self.ask(&["load_wallet"]);
     }

@@ -2,20 +2,75 @@
 //!
 //! `UPDATE_TRANSCRIPTS=1 cargo test --lib transcripts` writes down what comes now: read the difference.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use crate::electrum::BroadcastError;
+use serde_json::Value;
+
+use crate::electrum::methods::methods;
+use crate::electrum::{BroadcastError, ProtocolVersion};
 use crate::time::Now;
 
 use super::wallet::Wallet;
 
-#[test]
-fn dialogues_go_as_written() {
+fn dialogues() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/electrum");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     paths.sort();
-    assert!(paths.len() >= 10, "transcripts are missing");
+    assert!(paths.len() >= 16, "transcripts are missing");
+    paths
+}
+
+/// A method in a version of its row, answered with a result, and with an error.
+#[test]
+fn every_row_of_the_table_is_in_a_dialogue_with_an_answer_and_an_error() {
+    let mut heard = BTreeSet::new();
+    for path in dialogues() {
+        let text = std::fs::read_to_string(path).unwrap();
+        let (mut version, mut asked) = (ProtocolVersion::UNSAID, None);
+        for line in text.lines() {
+            match line.split_once(' ') {
+                Some(("@", what)) if what == "connect" || what.starts_with("mainnet") => {
+                    version = ProtocolVersion::UNSAID;
+                }
+                Some((">", request)) => {
+                    let request: Option<Value> = serde_json::from_str(request).ok();
+                    asked = request.and_then(|request| Some(request.get("method")?.as_str()?.to_owned()));
+                }
+                Some(("<", answer)) => {
+                    let answer: Value = serde_json::from_str(answer).unwrap_or_default();
+                    let Some(method) = asked.take() else { continue };
+                    let is_error = answer.get("error").is_some();
+                    if method == "server.version" && !is_error {
+                        let said = &answer["result"];
+                        let said = said.get(1).and_then(Value::as_str).unwrap_or("1.0");
+                        version = ProtocolVersion::negotiate(said, said).unwrap();
+                    }
+                    heard.insert((method, version, is_error));
+                }
+                _ => {}
+            }
+        }
+    }
+    // What takes no arguments and cannot fail has no error of its own beside theirs, and that of a broadcast in 1.0
+    // is a result.
+    for method in methods() {
+        for is_error in [false, true] {
+            let is_heard = heard.iter().any(|(name, version, failed)| {
+                name == method.name
+                    && (method.since..=method.until).contains(version)
+                    && (*failed == is_error || method.until == ProtocolVersion::V1_0)
+            });
+            let (since, until) = (method.since, method.until);
+            assert!(is_heard, "{} of {since} to {until}: no dialogue, error {is_error}", method.name);
+        }
+    }
+}
+
+#[test]
+fn dialogues_go_as_written() {
+    let paths = dialogues();
     let mut played = Vec::new();
     for path in &paths {
         let written = std::fs::read_to_string(path).unwrap();

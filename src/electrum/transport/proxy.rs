@@ -104,8 +104,9 @@ impl ProxyHeader {
     }
 }
 
+/// An IPv4 address is one, also where it is written as IPv6: limits must not take it for a stranger.
 fn from(ip: impl Into<IpAddr>, port: u16) -> Proxied {
-    Proxied::From(SocketAddr::new(ip.into(), port))
+    Proxied::From(SocketAddr::new(ip.into().to_canonical(), port))
 }
 
 /// Source address, destination address, source port, destination port: the source of it.
@@ -188,6 +189,7 @@ mod tests {
         for (line, expected) in [
             ("PROXY TCP4 203.0.113.7 192.0.2.1 4711 50001\r\n", who("203.0.113.7:4711")),
             ("PROXY TCP6 2001:db8::7 2001:db8::1 0 65535\r\n", who("[2001:db8::7]:0")),
+            ("PROXY TCP6 ::ffff:203.0.113.7 ::1 4711 1\r\n", who("203.0.113.7:4711")),
             ("PROXY UNKNOWN\r\n", Ok(Some(Proxied::Local))),
             ("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", Ok(Some(Proxied::Local))),
             ("PROXY TCP4 203.0.113.7 192.0.2.1 4711\r\n", Err(ProxyError::Malformed)),

@@ -90,7 +90,6 @@ impl Accounts {
         groups.by_subnet.entry(subnet).or_default().clone()
     }
 
-    #[allow(dead_code, reason = "the operator's service comes next")]
     /// Of each subnet: its sessions, what they owe, and what those owe that are gone.
     pub fn groups(&self) -> Vec<(Subnet, usize, f64, f64)> {
         let groups = lock(&self.groups);
@@ -132,7 +131,6 @@ impl Account {
         self.accounts.prices.of_bytes(bytes)
     }
 
-    #[allow(dead_code, reason = "the operator's service comes next")]
     /// What it owes now, for the operator: alone, and with its neighbours.
     pub fn owes(&self) -> (f64, f64) {
         self.group.as_ref().map_or((0.0, 0.0), |group| {

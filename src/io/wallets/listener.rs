@@ -32,23 +32,28 @@ pub struct Listener {
 }
 
 /// Binds a service on all its addresses, or says which cannot be had and why.
-pub fn bind(service: &Service, interface: Interface, port: u16) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners: Vec<Listener> = Vec::new();
+pub fn bind(
+    service: &Service,
+    interface: Interface,
+    port: u16,
+) -> anyhow::Result<Vec<(SocketAddr, TcpListener)>> {
+    let mut sockets = Vec::new();
     for ip in interface.addresses() {
         let bound = listen(SocketAddr::new(ip, port)).and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (address, socket) = match bound {
             Ok(bound) => bound,
             // A machine without IPv6 has done all it can.
-            Err(error) if !listeners.is_empty() && error.kind() != io::ErrorKind::AddrInUse => continue,
+            Err(error) if !sockets.is_empty() && error.kind() != io::ErrorKind::AddrInUse => continue,
             Err(error) => {
                 return Err(error)
                     .with_context(|| format!("cannot serve {service}: give another address with --service"));
             }
         };
-        info!(service = %format_args!("{}://{address}", service.transport), "listening");
-        listeners.push(Listener { transport: service.transport, address, socket: Some(socket) });
+        let whom = if service.transport == Transport::Rpc { "you" } else { "wallets" };
+        info!(service = %format_args!("{}://{address}", service.transport), "listening for {whom}");
+        sockets.push((address, socket));
     }
-    Ok(listeners)
+    Ok(sockets)
 }
 
 /// The register of sessions lives as long as any listener, so there is always somebody who says.
@@ -70,6 +75,10 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listener {
+    pub fn new(transport: Transport, (address, socket): (SocketAddr, TcpListener)) -> Self {
+        Self { transport, address, socket: Some(socket) }
+    }
+
     /// Accepts until told to stop. While there is no room for more wallets it does not listen, so that they go
     /// elsewhere at once.
     pub async fn serve(mut self, shared: Shared) {

@@ -9,7 +9,6 @@ mod accounts;
 mod certificate;
 mod hub;
 mod listener;
-#[allow(dead_code, reason = "the operator's service comes next")]
 mod sessions;
 mod shelf;
 mod talk;
@@ -26,15 +25,18 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::clock::Clock;
 use super::open_files;
 use crate::config::{Place, Services, Subnet, Wallets};
 use crate::electrum::Server;
-use accounts::Accounts;
+use crate::electrum::transport::Transport;
+pub use accounts::Accounts;
 pub use hub::Hub;
 use listener::Listener;
-use sessions::Sessions;
+pub use listener::bind;
+pub use sessions::{SessionId, Sessions};
 use shelf::Shelf;
 pub use talk::{BroadcastReply, BroadcastRequest};
 use tls::Tls;
@@ -50,7 +52,7 @@ pub struct Shared {
     pub sessions: Arc<Sessions>,
     tls: Option<Arc<Tls>>,
     proxies: Arc<[Subnet]>,
-    accounts: Arc<Accounts>,
+    pub accounts: Arc<Accounts>,
     /// Whether what is sent is padded.
     pads: bool,
 }
@@ -81,16 +83,19 @@ pub struct Doors {
 pub fn open(services: &Services, wallets: &Wallets, data_dir: &Path) -> anyhow::Result<Doors> {
     let sessions = Sessions::new(open_files::sessions_that_fit(services.max_sessions, open_files::raise()));
     let mut listeners = Vec::new();
-    for service in &services.listen {
-        match &service.at {
-            Place::Tcp(interface, port) => listeners.extend(listener::bind(service, *interface, *port)?),
-            Place::Unix(_) => {}
+    for service in services.listen.iter().filter(|service| service.transport != Transport::Rpc) {
+        if let Place::Tcp(interface, port) = &service.at {
+            let sockets = bind(service, *interface, *port)?;
+            listeners.extend(sockets.into_iter().map(|socket| Listener::new(service.transport, socket)));
         }
     }
     let tls = if services.listen.iter().any(|service| service.transport.is_encrypted()) {
         let files = certificate::files(services.certificate.as_ref(), data_dir)?;
         Some(Arc::new(Tls::open(files)?))
     } else {
+        if services.certificate.is_some() {
+            warn!("nothing is served by the certificate that was given: add --service ssl:// or wss://");
+        }
         None
     };
     let (proxies, wallets) = (services.proxies.clone().into(), wallets.clone());
@@ -106,7 +111,7 @@ impl Doors {
         hub: Arc<Hub>,
         broadcasts: mpsc::Sender<BroadcastRequest>,
         stop: CancellationToken,
-    ) {
+    ) -> Shared {
         let Self { listeners, sessions, tls, proxies, wallets } = self;
         server.limits = wallets.limits;
         server.tokens = wallets.tokens;
@@ -134,5 +139,6 @@ impl Doors {
         for listener in listeners {
             tokio::spawn(listener.serve(shared.clone()));
         }
+        shared
     }
 }

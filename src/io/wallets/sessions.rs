@@ -3,7 +3,7 @@
 //! It counts: at the limit the listeners close, and open again when a twentieth of the sessions has ended.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::electrum::transport::Origin;
+
+/// What is logged of a request.
+const LOGGED_BYTES: usize = 300;
 
 /// What names a session while it lives; counted from 1 and never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,12 +27,17 @@ pub struct Sessions {
     limit: usize,
     /// Whether there is room for more.
     has_room: watch::Sender<bool>,
+    /// Whether what new sessions ask is logged.
+    log_new: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Open {
     entries: BTreeMap<SessionId, Arc<Entry>>,
+    /// Number of the newest session, so also how many there were.
     last: u64,
+    /// Requests of those that have ended.
+    past_requests: u64,
 }
 
 /// What is known of a session from outside.
@@ -38,14 +46,16 @@ pub struct Entry {
     pub id: SessionId,
     pub since: Instant,
     /// Bytes of lines, without what carries them.
-    pub received: AtomicU64,
-    pub sent: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// Whether what it asks is logged.
+    logged: AtomicBool,
     known: Mutex<Known>,
     closing: CancellationToken,
 }
 
 /// What a session is learnt to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Known {
     pub origin: Origin,
     /// The name that the wallet gives itself; empty until it has.
@@ -54,6 +64,8 @@ pub struct Known {
     pub protocol: String,
     pub requests: u64,
     pub subscriptions: u64,
+    /// What it asked for, in the units of limits.
+    pub cost: f64,
 }
 
 /// A place among the sessions, free again when dropped.
@@ -66,7 +78,12 @@ pub struct Seat {
 impl Sessions {
     /// Room for `limit` sessions.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), limit, has_room: watch::Sender::new(true) })
+        Arc::new(Self {
+            open: Mutex::default(),
+            limit,
+            has_room: watch::Sender::new(true),
+            log_new: AtomicBool::new(false),
+        })
     }
 
     /// Takes a place for a new connection; `None` if there is none.
@@ -76,13 +93,20 @@ impl Sessions {
             return None;
         }
         open.last += 1;
-        let known =
-            Known { origin, client: String::new(), protocol: String::new(), requests: 0, subscriptions: 0 };
+        let known = Known {
+            origin,
+            client: String::new(),
+            protocol: String::new(),
+            requests: 0,
+            subscriptions: 0,
+            cost: 0.0,
+        };
         let entry = Arc::new(Entry {
             id: SessionId(open.last),
             since: Instant::now(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            logged: AtomicBool::new(self.logs_new()),
             known: Mutex::new(known),
             closing: CancellationToken::new(),
         });
@@ -107,10 +131,37 @@ impl Sessions {
         lock(&self.open).entries.values().cloned().collect()
     }
 
-    /// Asks a session to end; `false` if there is none of this number.
-    pub fn disconnect(&self, id: SessionId) -> bool {
-        let entry = lock(&self.open).entries.get(&id).cloned();
-        entry.inspect(|entry| entry.closing.cancel()).is_some()
+    /// Asks a session to end, if there is one of this number.
+    pub fn disconnect(&self, id: SessionId) {
+        if let Some(entry) = lock(&self.open).entries.get(&id) {
+            entry.closing.cancel();
+        }
+    }
+
+    /// Logs from now on what a session asks, if there is one of this number, or no longer.
+    pub fn log(&self, id: SessionId, logged: bool) {
+        if let Some(entry) = lock(&self.open).entries.get(&id) {
+            entry.logged.store(logged, Ordering::Relaxed);
+        }
+    }
+
+    /// The same for sessions that are to come.
+    pub fn log_new(&self, logged: bool) {
+        self.log_new.store(logged, Ordering::Relaxed);
+    }
+
+    pub fn logs_new(&self) -> bool {
+        self.log_new.load(Ordering::Relaxed)
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many sessions there were since the start, and how many requests those made that have ended.
+    pub fn past(&self) -> (u64, u64) {
+        let open = lock(&self.open);
+        (open.last, open.past_requests)
     }
 
     /// 95 % of the limit, as in ElectrumX.
@@ -120,7 +171,9 @@ impl Sessions {
 
     fn leave(&self, id: SessionId) {
         let mut open = lock(&self.open);
-        open.entries.remove(&id);
+        if let Some(entry) = open.entries.remove(&id) {
+            open.past_requests += lock(&entry.known).requests;
+        }
         if open.entries.len() <= self.reopen_at() && !self.has_room.send_replace(true) {
             info!(sessions = open.entries.len(), "opening the listeners again");
         }
@@ -131,6 +184,18 @@ impl Entry {
     pub fn known(&self) -> Known {
         lock(&self.known).clone()
     }
+
+    pub fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Relaxed)
+    }
+
+    pub fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
 }
 
 impl Seat {
@@ -140,6 +205,15 @@ impl Seat {
 
     pub fn origin(&self) -> Origin {
         lock(&self.entry.known).origin
+    }
+
+    /// Logs a request, if the operator wants to see it.
+    pub fn show(&self, line: &[u8]) {
+        if self.entry.is_logged() {
+            let start = String::from_utf8_lossy(&line[..line.len().min(LOGGED_BYTES)]);
+            // As a literal: a request must not look like a line of the log.
+            info!(session = self.entry.id.0, request = ?start, "asked");
+        }
     }
 
     /// Writes down what was learnt of the session.
@@ -209,12 +283,12 @@ mod tests {
     async fn a_session_is_told_that_it_is_not_wanted() {
         let sessions = Sessions::new(3);
         let (alice, bob) = (sessions.admit(ORIGIN).unwrap(), sessions.admit(ORIGIN).unwrap());
-        assert!(sessions.disconnect(alice.id()));
+        sessions.disconnect(alice.id());
         alice.unwanted().await;
         assert!(!bob.entry.closing.is_cancelled());
         let id = alice.id();
         drop(alice);
-        assert!(!sessions.disconnect(id));
+        sessions.disconnect(id);
         assert!(sessions.admit(ORIGIN).unwrap().id() > bob.id());
     }
 }

@@ -73,6 +73,8 @@ pub struct Talk<'a> {
     moved_at: Instant,
     /// When others last had their turn on this thread.
     yielded_at: Instant,
+    /// Requests of which the register of sessions knows.
+    told_requests: u64,
 }
 
 /// Bytes that the wire took, or brought.
@@ -108,18 +110,21 @@ impl<'a> Talk<'a> {
             outgoing: BytesMut::new(),
             moved_at: Instant::now(),
             yielded_at: Instant::now(),
+            told_requests: 0,
         }
     }
 
     /// Until either side has enough; says why.
-    pub async fn run(mut self, mut wire: impl Wire) -> String {
-        match self.converse(&mut wire).await {
+    ///
+    /// Both are borrowed: a future keeps what it is given twice, and there are ten thousand of them.
+    pub async fn run(&mut self, wire: &mut impl Wire) -> String {
+        match self.converse(wire).await {
             Ok(why) => {
                 if let Some(padder) = &mut self.padder {
                     padder.flush_all(self.clock.now().instant, &mut self.outgoing);
                 }
                 // Whoever does not read what is left for him loses it.
-                let _ = timeout(SLOW_READER, self.finish(&mut wire)).await;
+                let _ = timeout(SLOW_READER, self.finish(wire)).await;
                 why.into()
             }
             Err(error) => error.to_string(),
@@ -150,6 +155,7 @@ impl<'a> Talk<'a> {
                 }
                 continue;
             }
+            self.tell();
             let waits = !self.outgoing.is_empty() || wire.holds_some();
             if !waits {
                 self.moved_at = now;
@@ -219,6 +225,24 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Writes down for the operator what the session has become.
+    fn tell(&mut self) {
+        let requests = self.session.counts().requests;
+        if requests == self.told_requests {
+            return;
+        }
+        self.told_requests = requests;
+        self.seat.learn(|known| {
+            if known.client.is_empty() {
+                known.client = self.session.client_name().into();
+                known.protocol = self.session.version().to_string();
+            }
+            known.requests = requests;
+            known.subscriptions = self.session.subscriptions() as u64;
+            known.cost = self.account.owes().0;
+        });
+    }
+
     /// Sends what is left, then says goodbye.
     async fn finish(&mut self, wire: &mut impl Wire) -> io::Result<()> {
         poll_fn(|cx| {
@@ -236,6 +260,7 @@ impl<'a> Talk<'a> {
         let before = self.session.counts().requests;
         let bytes = match self.lines.next_line() {
             Ok(Some(line)) => {
+                self.seat.show(line);
                 self.session.handle_line(now, line);
                 line.len()
             }
@@ -308,6 +333,7 @@ impl<'a> Talk<'a> {
             }
             known.requests = self.session.counts().requests;
             known.subscriptions = self.session.subscriptions() as u64;
+            known.cost = self.account.owes().0;
         });
     }
 
@@ -321,6 +347,12 @@ impl<'a> Talk<'a> {
 
 impl Drop for Talk<'_> {
     fn drop(&mut self) {
+        // What it had not told the hub yet: it may end between any two steps.
+        while let Some(output) = self.session.poll() {
+            if let Output::Interest(change) = output {
+                self.hub.change(self.seat.id(), &self.mailbox, self.seen, change);
+            }
+        }
         self.hub.leave(self.seat.id(), self.session.interests());
     }
 }

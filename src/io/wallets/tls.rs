@@ -3,7 +3,6 @@
 //! When the files change, or on SIGHUP, they are read again; sessions that are open keep what they have. Files that
 //! cannot be used change nothing, and the log says why.
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -25,14 +24,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Tls {
     files: CertificateFiles,
+    /// The files as they were before they were first read.
+    first: Look,
     current: RwLock<Arc<ServerConfig>>,
 }
+
+/// What tells that a file is another one: when it was written, and its length; of the certificate and of the key.
+type Look = [Option<(SystemTime, u64)>; 2];
 
 impl Tls {
     /// Reads the certificate, or says why it cannot be used.
     pub fn open(files: CertificateFiles) -> anyhow::Result<Self> {
+        let first = look(&files);
         let config = load(&files)?;
-        Ok(Self { files, current: RwLock::new(config) })
+        Ok(Self { files, first, current: RwLock::new(config) })
     }
 
     /// Begins a connection with the certificate of now.
@@ -44,7 +49,7 @@ impl Tls {
     /// Follows the files for as long as it is polled.
     pub async fn follow(&self) {
         let mut hangup = signal(SignalKind::hangup()).ok();
-        let mut seen = self.look();
+        let mut seen = self.first;
         loop {
             let asked = async {
                 match &mut hangup {
@@ -55,7 +60,7 @@ impl Tls {
             tokio::select! {
                 _ = asked => {}
                 () = sleep(LOOK_EVERY) => {
-                    let now = self.look();
+                    let now = look(&self.files);
                     if now == seen {
                         continue;
                     }
@@ -72,15 +77,14 @@ impl Tls {
             Err(error) => warn!("the new certificate cannot be used, the old one is kept: {error:#}"),
         }
     }
+}
 
-    /// What tells that a file is another one. A moment between two files that are replaced one by one is no harm:
-    /// the second is seen as well.
-    fn look(&self) -> [Option<(SystemTime, u64)>; 2] {
-        [&self.files.certificates, &self.files.key].map(|path: &PathBuf| {
-            let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        })
-    }
+/// A moment between two files that are replaced one by one is no harm: the second is seen as well.
+fn look(files: &CertificateFiles) -> Look {
+    [&files.certificates, &files.key].map(|path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    })
 }
 
 fn load(files: &CertificateFiles) -> anyhow::Result<Arc<ServerConfig>> {

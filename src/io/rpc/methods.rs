@@ -1,0 +1,296 @@
+//! What the operator may ask, and what is answered: pure, from facts that are given.
+//!
+//! Names and fields are those of ElectrumX's `electrumx_rpc` where there is such a thing. Wallets' methods are
+//! another table: nothing of this can be asked by a wallet.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::electrum::transport::Transport;
+
+/// JSON-RPC's own codes.
+const PARSE_ERROR: i64 = -32700;
+const INVALID_REQUEST: i64 = -32600;
+const METHOD_NOT_FOUND: i64 = -32601;
+const INVALID_PARAMS: i64 = -32602;
+
+/// What the server is doing, at one moment.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub version: &'static str,
+    pub network: &'static str,
+    pub pid: u32,
+    pub uptime: Duration,
+    /// Height and hash of the newest connected block.
+    pub tip: Option<(u32, String)>,
+    /// Percent of the first sync; `None` once it is done.
+    pub syncing: Option<u8>,
+    pub session_limit: usize,
+    /// Since the start, those that are open among them.
+    pub sessions_ever: u64,
+    /// Of sessions that have ended.
+    pub past_requests: u64,
+    /// Oldest first.
+    pub sessions: Vec<SessionFacts>,
+    pub groups: Vec<GroupFacts>,
+    /// Whether what new sessions ask is logged.
+    pub log_new: bool,
+}
+
+/// Sessions of one subnet, which pay together.
+#[derive(Clone, Debug)]
+pub struct GroupFacts {
+    pub subnet: String,
+    pub sessions: usize,
+    pub cost: f64,
+    /// What those owe that are gone.
+    pub retained_cost: f64,
+}
+
+/// One session with a wallet.
+#[derive(Clone, Debug)]
+pub struct SessionFacts {
+    pub id: u64,
+    pub transport: Transport,
+    pub peer: String,
+    pub client: String,
+    pub protocol: String,
+    pub cost: f64,
+    pub requests: u64,
+    pub subscriptions: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    pub open_for: Duration,
+    /// Whether what it asks is logged.
+    pub logged: bool,
+}
+
+/// What the shell has to do, beside sending the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Nothing,
+    /// End the sessions of these numbers.
+    Disconnect(Vec<u64>),
+    /// Log what sessions ask, or no longer: those of these numbers, and those to come.
+    Log {
+        sessions: Vec<(u64, bool)>,
+        new: Option<bool>,
+    },
+    /// End the server.
+    Stop,
+    /// End this connection: what came is no request, and whoever sent it perhaps not the operator. A web page can
+    /// make a browser send lines to this machine, but not lines that begin with JSON.
+    HangUp,
+}
+
+/// An answer's error.
+type Refusal = (i64, String);
+
+/// A result and what is to be done, or why neither.
+type Outcome = Result<(Value, Action), Refusal>;
+
+/// A method: its name, what it is for, and its answer.
+pub struct Method {
+    pub name: &'static str,
+    pub help: &'static str,
+    answer: fn(&Facts, &[Value]) -> Outcome,
+}
+
+/// All of them.
+pub const METHODS: [Method; 6] = [
+    Method { name: "getinfo", help: "what the server is doing", answer: getinfo },
+    Method { name: "sessions", help: "who is connected", answer: sessions },
+    Method { name: "groups", help: "what subnets owe", answer: groups },
+    Method { name: "disconnect", help: "ID... or all: end sessions", answer: disconnect },
+    Method { name: "log", help: "ID..., all, none or new: log what sessions ask", answer: log },
+    Method { name: "stop", help: "end the server", answer: stop },
+];
+
+/// Answers one line; no answer to a notification.
+pub fn answer(line: &[u8], facts: impl FnOnce() -> Facts) -> (Option<Value>, Action) {
+    let request: Map<String, Value> = match serde_json::from_slice(line) {
+        Ok(Value::Object(request)) => request,
+        Ok(_) => return (Some(refused(Value::Null, (INVALID_REQUEST, "no request".into()))), Action::HangUp),
+        Err(_) => return (Some(refused(Value::Null, (PARSE_ERROR, "no JSON".into()))), Action::HangUp),
+    };
+    let id = request.get("id").cloned();
+    let outcome = method_of(&request).and_then(|(method, params)| (method.answer)(&facts(), &params));
+    let (answer, action) = match outcome {
+        Ok((result, action)) => (id.map(|id| json!({"jsonrpc": "2.0", "result": result, "id": id})), action),
+        Err(refusal) => (id.map(|id| refused(id, refusal)), Action::Nothing),
+    };
+    (answer, action)
+}
+
+fn refused(id: Value, (code, message): Refusal) -> Value {
+    json!({"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": id})
+}
+
+fn method_of(request: &Map<String, Value>) -> Result<(&'static Method, Vec<Value>), Refusal> {
+    let name = request.get("method").and_then(Value::as_str);
+    let name = name.ok_or_else(|| (INVALID_REQUEST, "no method".to_string()))?;
+    let method = METHODS.iter().find(|method| method.name == name).ok_or_else(|| {
+        let known: Vec<String> =
+            METHODS.iter().map(|method| format!("{} ({})", method.name, method.help)).collect();
+        (METHOD_NOT_FOUND, format!("unknown method '{name}'; known are {}", known.join(", ")))
+    })?;
+    match request.get("params") {
+        None | Some(Value::Null) => Ok((method, Vec::new())),
+        Some(Value::Array(params)) => Ok((method, params.clone())),
+        Some(_) => Err((INVALID_PARAMS, "params are no list".into())),
+    }
+}
+
+fn nothing_more(params: &[Value]) -> Result<(), Refusal> {
+    match params {
+        [] => Ok(()),
+        _ => Err((INVALID_PARAMS, "takes no arguments".into())),
+    }
+}
+
+fn getinfo(facts: &Facts, params: &[Value]) -> Outcome {
+    nothing_more(params)?;
+    let mut sessions = Map::new();
+    sessions.insert("count".into(), json!(facts.sessions.len()));
+    sessions.insert("limit".into(), json!(facts.session_limit));
+    sessions.insert("ever".into(), json!(facts.sessions_ever));
+    let count = |count: &dyn Fn(&SessionFacts) -> bool| {
+        facts.sessions.iter().filter(|session| count(session)).count()
+    };
+    for transport in Transport::ALL.into_iter().filter(|transport| *transport != Transport::Rpc) {
+        sessions.insert(transport.name().into(), json!(count(&|session| session.transport == transport)));
+    }
+    sessions.insert("count with subs".into(), json!(count(&|session| session.subscriptions > 0)));
+    sessions.insert(
+        "subs".into(),
+        json!(facts.sessions.iter().map(|session| session.subscriptions).sum::<u64>()),
+    );
+    let mut clients: BTreeMap<&str, u64> = BTreeMap::new();
+    for session in &facts.sessions {
+        *clients.entry(&session.client).or_default() += 1;
+    }
+    let info = json!({
+        "version": facts.version,
+        "network": facts.network,
+        "db height": facts.tip.as_ref().map(|(height, _)| height),
+        "tip": facts.tip.as_ref().map(|(_, hash)| hash),
+        "syncing percent": facts.syncing,
+        "pid": facts.pid,
+        "uptime": time(facts.uptime),
+        "request total": facts.past_requests + facts.sessions.iter().map(|session| session.requests).sum::<u64>(),
+        "groups": facts.groups.len(),
+        "sessions": sessions,
+        "clients": clients,
+    });
+    Ok((info, Action::Nothing))
+}
+
+fn sessions(facts: &Facts, params: &[Value]) -> Outcome {
+    nothing_more(params)?;
+    let row = |session: &SessionFacts| {
+        json!({
+            "id": session.id,
+            "transport": session.transport.name(),
+            "client": session.client,
+            "proto": session.protocol,
+            "cost": session.cost.round(),
+            "reqs": session.requests,
+            "subs": session.subscriptions,
+            "recv": session.received_bytes,
+            "sent": session.sent_bytes,
+            "time": time(session.open_for),
+            "peer": session.peer,
+            "logged": session.logged,
+        })
+    };
+    Ok((facts.sessions.iter().map(row).collect(), Action::Nothing))
+}
+
+fn groups(facts: &Facts, params: &[Value]) -> Outcome {
+    nothing_more(params)?;
+    let row = |group: &GroupFacts| {
+        json!({
+            "name": group.subnet,
+            "sessions": group.sessions,
+            "cost": group.cost.round(),
+            "retained cost": group.retained_cost.round(),
+        })
+    };
+    Ok((facts.groups.iter().map(row).collect(), Action::Nothing))
+}
+
+/// One line of answer for each number, as in ElectrumX.
+fn disconnect(facts: &Facts, params: &[Value]) -> Outcome {
+    if params.is_empty() {
+        return Err((INVALID_PARAMS, "give numbers of sessions, or all".into()));
+    }
+    let (mut lines, mut ended) = (Vec::new(), Vec::new());
+    for param in params {
+        if param == "all" {
+            lines.push("disconnected all".to_string());
+            ended.extend(facts.sessions.iter().map(|session| session.id));
+        } else if let Some(session) = session(facts, param) {
+            lines.push(format!("disconnected {}", session.id));
+            ended.push(session.id);
+        } else {
+            lines.push(unknown(param));
+        }
+    }
+    Ok((json!(lines), Action::Disconnect(ended)))
+}
+
+/// The same; what is logged already is logged no longer.
+fn log(facts: &Facts, params: &[Value]) -> Outcome {
+    if params.is_empty() {
+        return Err((INVALID_PARAMS, "give numbers of sessions, all, none or new".into()));
+    }
+    let (mut lines, mut sessions, mut new) = (Vec::new(), Vec::new(), None);
+    let not = |logged: bool| if logged { "" } else { "not " };
+    for param in params {
+        if param == "all" || param == "none" {
+            lines.push(if param == "all" { "logging all".into() } else { "logging none".into() });
+            sessions.extend(facts.sessions.iter().map(|session| (session.id, param == "all")));
+        } else if param == "new" {
+            new = Some(!facts.log_new);
+            lines.push(format!("{}logging new sessions", not(!facts.log_new)));
+        } else if let Some(session) = session(facts, param) {
+            lines.push(format!("{}logging {}", not(!session.logged), session.id));
+            sessions.push((session.id, !session.logged));
+        } else {
+            lines.push(unknown(param));
+        }
+    }
+    Ok((json!(lines), Action::Log { sessions, new }))
+}
+
+/// The session of this number, which may be written as a text.
+fn session<'a>(facts: &'a Facts, param: &Value) -> Option<&'a SessionFacts> {
+    let number = param.as_u64().or_else(|| param.as_str()?.parse().ok())?;
+    facts.sessions.iter().find(|session| session.id == number)
+}
+
+fn unknown(param: &Value) -> String {
+    format!("unknown: {}", param.as_str().map_or_else(|| param.to_string(), str::to_string))
+}
+
+fn stop(_: &Facts, params: &[Value]) -> Outcome {
+    nothing_more(params)?;
+    Ok((json!("stopping"), Action::Stop))
+}
+
+/// `2d 03h 04m`, `03h 04m 05s`, `04m 05s`.
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes:02}m {:02}s", seconds % 60),
+        (0, _) => format!("{hours:02}h {minutes:02}m {:02}s", seconds % 60),
+        _ => format!("{days}d {hours:02}h {minutes:02}m"),
+    }
+}
+
+#[cfg(test)]
+#[path = "methods_tests.rs"]
+mod tests;

@@ -1,0 +1,9 @@
+//! The operator's service: `server` has the sockets, `methods` what may be asked, and `client` is the other side,
+//! `peerdex rpc`.
+
+mod client;
+mod methods;
+mod server;
+
+pub use client::call;
+pub use server::bind;
