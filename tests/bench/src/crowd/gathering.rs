@@ -98,13 +98,17 @@ impl<M> Gathering<M> {
             let number = event.token().0;
             let (wire, member) = &mut self.members[number];
             let Some(open) = wire else { continue };
-            let mut came = Came::Some;
-            while event.is_readable() && came == Came::Some {
+            let mut came = if event.is_readable() { Came::Some } else { Came::All };
+            while came == Came::Some {
                 let mut now = None;
                 came = open.read(&mut self.space, |line, out| {
                     let now = *now.get_or_insert_with(Instant::now);
                     heard(number, member, Heard::Line(line), now, out);
                 })?;
+                // Nothing more is told of an end that came with the last bytes.
+                if came == Came::All && event.is_read_closed() {
+                    came = Came::HungUp;
+                }
             }
             if came == Came::HungUp || open.flush().is_err() {
                 *wire = None;

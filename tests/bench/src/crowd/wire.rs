@@ -62,7 +62,7 @@ pub struct Wire {
 /// What a read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Came {
-    /// All that there was.
+    /// All that there was, but perhaps not the end.
     All,
     /// As much as fits.
     Some,
