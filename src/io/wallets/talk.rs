@@ -254,22 +254,27 @@ impl<'a> Talk<'a> {
         .await
     }
 
-    /// Answers the next line that has arrived; `false` when there is none.
+    /// Answers the next line that has arrived, or the next part of a batch; `false` when there is none.
     fn take_line(&mut self) -> bool {
         let now = self.clock.now();
         let before = self.session.counts().requests;
-        let bytes = match self.lines.next_line() {
-            Ok(Some(line)) => {
-                self.seat.show(line);
-                self.session.handle_line(now, line);
-                line.len()
+        let mut bytes = 0;
+        if self.session.has_more() {
+            self.session.handle_turn(now);
+        } else {
+            match self.lines.next_line() {
+                Ok(Some(line)) => {
+                    self.seat.show(line);
+                    self.session.handle_line(now, line);
+                    bytes = line.len();
+                }
+                Ok(None) => return false,
+                Err(_) => {
+                    self.session.handle_line_too_long(now);
+                    return false;
+                }
             }
-            Ok(None) => return false,
-            Err(_) => {
-                self.session.handle_line_too_long(now);
-                return false;
-            }
-        };
+        }
         self.charge(now, self.account.of_bytes(bytes), self.session.counts().requests - before);
         true
     }
