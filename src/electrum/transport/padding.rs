@@ -212,8 +212,11 @@ mod tests {
             let mut padder = Padder::new(framing, at(0));
             let (mut sent, mut heard) = (Vec::new(), Vec::new());
             for step in 0..3_000 {
-                let size =
-                    if random.u8(..).is_multiple_of(8) { random.usize(9..200_000) } else { random.usize(9..400) };
+                let size = if random.u8(..).is_multiple_of(8) {
+                    random.usize(9..200_000)
+                } else {
+                    random.usize(9..400)
+                };
                 let next = line(size);
                 sent.push(next.clone());
                 padder.push(next);
