@@ -21,13 +21,13 @@ const BLOCKS: usize = 200;
 fn served(extra: &[&str]) -> (ReplayPeer, Server) {
     let mut blocks = fixtures::run_from_genesis(Network::Bitcoin);
     blocks.truncate(BLOCKS);
-    let tip = bitcoin::consensus::deserialize::<bitcoin::Block>(&blocks[BLOCKS - 1]).unwrap().block_hash();
+    let tip: bitcoin::Block = bitcoin::consensus::deserialize(&blocks[BLOCKS - 1]).expect("a recorded block");
     let peer = ReplayPeer::start(Network::Bitcoin, blocks);
     let mut options = Options::new(PEERDEX, "mainnet").connect(peer.address());
     options.limited = true;
     options.extra = extra.iter().map(ToString::to_string).collect();
     let mut server = options.start();
-    server.wait_synced(&tip.to_string(), SOON);
+    server.wait_synced(&tip.block_hash().to_string(), SOON);
     (peer, server)
 }
 
@@ -38,9 +38,9 @@ struct Wallet {
 
 impl Wallet {
     fn connect(server: &Server) -> Self {
-        let writer = connect(server.address()).unwrap();
-        writer.set_read_timeout(Some(SOON)).unwrap();
-        let reader = BufReader::new(writer.try_clone().unwrap());
+        let writer = connect(server.address()).expect("it listens");
+        writer.set_read_timeout(Some(SOON)).expect("a socket");
+        let reader = BufReader::new(writer.try_clone().expect("a socket"));
         Self { writer, reader }
     }
 
@@ -52,7 +52,7 @@ impl Wallet {
     fn hear(&mut self) -> Option<Value> {
         let mut line = String::new();
         let count = self.reader.read_line(&mut line).unwrap_or(0);
-        (count > 0).then(|| serde_json::from_str(&line).unwrap())
+        (count > 0).then(|| serde_json::from_str(&line).expect("an answer is JSON"))
     }
 
     fn ask(&mut self, method: &str, params: Value) -> Option<Value> {

@@ -32,13 +32,30 @@ pub(super) enum Item<'a> {
     Refused(Envelope<'a>, RpcError),
 }
 
+impl Item<'_> {
+    /// Outlives its line: for batches that take time.
+    pub(super) fn into_owned(self) -> Item<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Request(Request { envelope, method, params, authorization }) => Item::Request(Request {
+                envelope: envelope.into_owned(),
+                method: owned(method),
+                params: owned(params),
+                authorization: authorization.map(owned),
+            }),
+            Self::Notification(method) => Item::Notification(method.map(owned)),
+            Self::Refused(envelope, error) => Item::Refused(envelope.into_owned(), error),
+        }
+    }
+}
+
 /// A method called by name, to be answered.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
     pub(super) envelope: Envelope<'a>,
     pub(super) method: Cow<'a, str>,
     /// JSON text of a list, an object or `null`; absent is `null`.
-    pub(super) params: &'a str,
+    pub(super) params: Cow<'a, str>,
     /// What proves who asks (`Bearer TOKEN`), as BDK's client sends it.
     pub(super) authorization: Option<Cow<'a, str>>,
 }
@@ -171,7 +188,7 @@ fn parse_item(text: &str) -> Item<'_> {
     let envelope = Envelope { id: Cow::Borrowed(id), dialect };
     match members.method.and_then(|method| text_of(method.get())) {
         Some(method) => {
-            let params = members.params.map_or("null", RawValue::get);
+            let params = Cow::Borrowed(members.params.map_or("null", RawValue::get));
             let authorization = members.authorization.and_then(|given| text_of(given.get()));
             Item::Request(Request { envelope, method, params, authorization })
         }
@@ -271,7 +288,7 @@ mod tests {
         ] {
             let request = request(line);
             assert_eq!(
-                (request.envelope.id.as_ref(), request.method.as_ref(), request.params),
+                (request.envelope.id.as_ref(), request.method.as_ref(), request.params.as_ref()),
                 ("7", "server.ping", "[]")
             );
         }

@@ -175,7 +175,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let mut height: u32 = 3;
         for step in 0..60 {
-            if random.u8(..) % 4 == 0 && height > 4 {
+            if random.u8(..).is_multiple_of(4) && height > 4 {
                 for _ in 0..random.u32(1..3) {
                     chain.undo();
                     height -= 1;
@@ -209,7 +209,7 @@ mod tests {
                 }
             }
             // Sometimes what is known is older than the last view.
-            if random.u8(..) % 3 > 0 {
+            if !random.u8(..).is_multiple_of(3) {
                 known = Some(gone_on);
             }
         }

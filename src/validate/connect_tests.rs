@@ -315,9 +315,14 @@ fn subsidy_of_before(case: &mut Case, halving: u32) {
     case.block.txdata[0].output[0] = output(50 * 100_000_000 + FEES);
 }
 
+/// The chain has this transaction already, which spent its coins.
 fn repeat(case: &mut Case, position: usize) {
     seal(&mut case.block);
-    case.unspent.insert(case.block.txdata[position].compute_txid());
+    let repeated = &case.block.txdata[position];
+    case.unspent.insert(repeated.compute_txid());
+    for input in &repeated.input {
+        case.coins.remove(&input.previous_output);
+    }
 }
 
 #[test]

@@ -13,10 +13,10 @@ use super::support::{connect, fixtures};
 use super::{SOON, chain, closed_after, synced};
 
 /// What a server may grow by under abuse, beside what a test names.
-const SLACK_BYTES: u64 = 24 * 1024 * 1024;
+pub const SLACK_BYTES: u64 = 24 * 1024 * 1024;
 
 /// An honest wallet gets an answer, soon.
-fn assert_served(client: &mut Client) {
+pub fn assert_served(client: &mut Client) {
     let index = NaiveIndex::of_raw(&chain());
     let script = index.scripts().next().unwrap().to_vec();
     let start = Instant::now();

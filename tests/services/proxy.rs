@@ -21,7 +21,7 @@ fn behind_balancer(protocol: &str) -> Served {
     let rpc = format!("rpc://{}", super::free_address());
     let arguments = ["--proxy-protocol-from", "127.0.0.0/8", "--service", &rpc];
     let mut server = super::options(at, protocol, &arguments).start();
-    server.wait_for("peerdex to listen", super::SOON, |_| super::support::connect(at).ok());
+    server.wait_for_log(&["listening for you"], super::SOON);
     Served { server, at }
 }
 

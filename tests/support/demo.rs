@@ -75,9 +75,8 @@ fn run(arguments: Vec<String>) -> ExitCode {
     let command = config::load(arguments, std::env::vars_os(), |path| std::fs::read_to_string(path));
     let outcome = match command {
         Ok(Command::Run(config)) => io::run(&config).map_err(|error| format!("{error:#}")),
-        Ok(Command::Import(..)) => Err("the demo imports nothing".into()),
         Ok(Command::Print(text)) => Err(text),
-        Ok(Command::Info(_) | Command::Check(_)) => Err("the demo only runs".into()),
+        Ok(_) => Err("the demo only runs".into()),
         Err(error) => Err(error.to_string()),
     };
     outcome.map_or_else(

@@ -142,6 +142,11 @@ impl Server {
         self.electrum
     }
 
+    /// Its number among the system's processes.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The folder of blocks and index.
     pub fn folder(&self) -> &Path {
         self.folder.as_ref().expect("it is kept until the server ends").path()

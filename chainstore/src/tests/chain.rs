@@ -133,7 +133,7 @@ impl Answers {
                 found.iter().map(|u| (OutPoint::new(u.txid, u.vout), u.tx_num, u.height, u.value)).collect();
             assert_eq!(found, wanted, "{context}: {script:?}");
             let balance: Amount = wanted.iter().map(|coin| coin.3).sum();
-            assert_eq!(snapshot.balance(&hash).unwrap(), balance, "{context}");
+            assert_eq!(snapshot.balance(&hash).unwrap().0, balance, "{context}");
         }
         for (txid, number) in self.txids.iter().zip(0u32..) {
             assert_eq!(

@@ -40,6 +40,9 @@ const CONNECTION_COST: f64 = 5.0;
 /// What a wallet's error costs beside the request.
 const ERROR_COST: f64 = 100.0;
 
+/// What a part of a batch may cost before others have their turn; some milliseconds.
+const PART_COST: f64 = 5.0;
+
 /// One broadcast of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BroadcastId(u64);
@@ -81,6 +84,8 @@ pub struct Session {
     /// Batches of which an answer is still missing.
     batches: BTreeMap<u64, Batch>,
     next_batch: u64,
+    /// The batch whose requests are being answered, part by part.
+    rest: Option<Rest>,
     /// Changes that were not looked at yet.
     held_back: Option<Touched>,
     counts: Counts,
@@ -126,6 +131,14 @@ struct Waiting {
     since: Instant,
 }
 
+/// Requests of a batch that have not had their turn.
+#[derive(Debug)]
+struct Rest {
+    id: u64,
+    batch: Batch,
+    items: VecDeque<Item<'static>>,
+}
+
 /// What became of a member of a batch, or of a single request.
 enum Outcome<'a> {
     Answered(Envelope<'a>, Result<Json, RpcError>),
@@ -146,6 +159,7 @@ impl Session {
             next_broadcast: 0,
             batches: BTreeMap::new(),
             next_batch: 0,
+            rest: None,
             held_back: None,
             counts: Counts::default(),
             cost: CONNECTION_COST,
@@ -177,6 +191,27 @@ impl Session {
             Incoming::Batch(items, excess) => self.run_batch(now, items, &excess),
         }
         self.plan_noise(now);
+        self.close_if_done();
+    }
+
+    /// Whether the last line is a batch of which only a part was answered: [`Session::handle_turn`] goes on with it, and
+    /// no other line may come before.
+    pub fn has_more(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Answers the next part of a batch. So others have their turn, and what it costs is charged, before it goes on.
+    pub fn handle_turn(&mut self, now: Now) {
+        let Some(Rest { id, mut batch, mut items }) = self.rest.take() else { return };
+        if self.stage == Stage::Closed {
+            return;
+        }
+        self.run_part(now, id, &mut batch, || items.pop_front());
+        if items.is_empty() {
+            self.send_or_keep(id, batch);
+        } else {
+            self.rest = Some(Rest { id, batch, items });
+        }
         self.close_if_done();
     }
 
@@ -231,12 +266,15 @@ impl Session {
                 let text = batch::single(&waiting.envelope, &answer, self.server.limits.message_bytes());
                 self.send(text);
             }
-            Some((id, index)) => {
-                if let Some(mut batch) = self.batches.remove(&id) {
-                    batch.fill(index, &waiting.envelope, &answer);
-                    self.send_or_keep(id, batch);
+            Some((id, index)) => match &mut self.rest {
+                Some(rest) if rest.id == id => rest.batch.fill(index, &waiting.envelope, &answer),
+                _ => {
+                    if let Some(mut batch) = self.batches.remove(&id) {
+                        batch.fill(index, &waiting.envelope, &answer);
+                        self.send_or_keep(id, batch);
+                    }
                 }
-            }
+            },
         }
         self.close_if_done();
     }
@@ -360,7 +398,7 @@ impl Session {
         if let (Serves::Synced, SyncState::Syncing { percent, left }) = (method.serves, self.view.sync()) {
             return Err(RpcError::unavailable(syncing(percent, left)).into());
         }
-        let args = Args::match_with(method, request.params)?;
+        let args = Args::match_with(method, &request.params)?;
         let mut context = Context {
             server: &self.server,
             view: &self.view,
@@ -391,7 +429,28 @@ impl Session {
         let id = self.next_batch;
         self.next_batch += 1;
         let mut batch = Batch::new(&items, excess, self.server.limits.message_bytes());
-        for item in items {
+        let mut items = items.into_iter();
+        self.run_part(now, id, &mut batch, || items.next());
+        if items.len() == 0 {
+            self.send_or_keep(id, batch);
+        } else {
+            let items = items.map(Item::into_owned).collect();
+            self.rest = Some(Rest { id, batch, items });
+        }
+    }
+
+    /// Runs members of a batch until they cost enough.
+    fn run_part<'a>(
+        &mut self,
+        now: Now,
+        id: u64,
+        batch: &mut Batch,
+        mut next: impl FnMut() -> Option<Item<'a>>,
+    ) {
+        let until = self.cost + PART_COST;
+        while self.cost < until
+            && let Some(item) = next()
+        {
             match self.run(item) {
                 Outcome::Answered(envelope, answer) => batch.push(&envelope, &answer),
                 Outcome::Silent => {}
@@ -401,7 +460,6 @@ impl Session {
                 }
             }
         }
-        self.send_or_keep(id, batch);
     }
 
     fn send_or_keep(&mut self, id: u64, batch: Batch) {
@@ -447,7 +505,7 @@ impl Session {
     }
 
     fn close_if_done(&mut self) {
-        if self.stage == Stage::InputEnded && self.waiting.is_empty() {
+        if self.stage == Stage::InputEnded && self.waiting.is_empty() && self.rest.is_none() {
             self.close();
         }
     }

@@ -25,7 +25,7 @@ impl Session {
         let before = self.view.tip().map(|tip| tip.hash);
         self.view = view;
         let sent = self.outputs.len();
-        if self.batches.is_empty() && self.held_back.is_none() {
+        if !self.has_open_batch() && self.held_back.is_none() {
             self.notify(touched);
         } else {
             self.held_back.get_or_insert_default().merge(touched);
@@ -45,9 +45,13 @@ impl Session {
         }
     }
 
+    fn has_open_batch(&self) -> bool {
+        !self.batches.is_empty() || self.rest.is_some()
+    }
+
     /// An open batch may hold the answer to a subscription, which comes before its notifications.
     pub(super) fn notify_held_back(&mut self) {
-        if self.batches.is_empty()
+        if !self.has_open_batch()
             && let Some(touched) = self.held_back.take()
         {
             self.notify(&touched);

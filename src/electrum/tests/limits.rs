@@ -86,6 +86,33 @@ fn a_batch_over_the_limit_is_an_error_for_each_request_too_many() {
 }
 
 #[test]
+fn a_dear_batch_is_answered_in_turns_and_ends_where_it_is_too_dear() {
+    let mut wallet = Wallet::at(1);
+    let line = |id: u32| json!({"id": id, "method": "blockchain.relayfee"});
+    let batch = json!((0..20).map(line).collect::<Vec<_>>()).to_string();
+    wallet.session.handle_line(later(0), batch.as_bytes());
+    // The connection has cost 5 too.
+    assert_eq!(wallet.session.take_cost(), 10.0);
+    // A new tip waits for the batch, as that may hold the answer to its subscription.
+    wallet.chain.mine();
+    assert_eq!(wallet.commit(), [""; 0]);
+    wallet.session.handle_turn(later(0));
+    assert_eq!(wallet.session.take_cost(), 5.0);
+    assert!(wallet.session.has_more() && wallet.outputs().is_empty());
+    wallet.session.handle_end_of_input(later(0));
+    wallet.session.handle_excess();
+    while wallet.session.has_more() {
+        wallet.session.handle_turn(later(0));
+    }
+    let heard = wallet.outputs();
+    assert_eq!(heard[1..], ["! close"]);
+    let answers: Vec<Value> = serde_json::from_str(heard[0].strip_prefix("< ").unwrap()).unwrap();
+    let answered = answers.iter().filter(|answer| answer.get("result").is_some()).count();
+    let excessive = answers.iter().filter(|answer| answer["error"]["code"] == -101).count();
+    assert_eq!((answered, excessive), (10, 10));
+}
+
+#[test]
 fn a_silent_session_is_closed() {
     let mut wallet = Wallet::at(1);
     wallet.session.handle_line(later(100), br#"{"id":1,"method":"server.ping"}"#);

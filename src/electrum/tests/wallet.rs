@@ -52,6 +52,9 @@ impl Wallet {
     /// Sends a line; what comes back, as text.
     pub(super) fn send(&mut self, line: &[u8]) -> Vec<String> {
         self.session.handle_line(Now::default(), line);
+        while self.session.has_more() {
+            self.session.handle_turn(Now::default());
+        }
         self.outputs()
     }
 

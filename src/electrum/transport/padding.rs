@@ -212,14 +212,17 @@ mod tests {
             let mut padder = Padder::new(framing, at(0));
             let (mut sent, mut heard) = (Vec::new(), Vec::new());
             for step in 0..3_000 {
-                let size =
-                    if random.u8(..) % 8 == 0 { random.usize(9..200_000) } else { random.usize(9..400) };
+                let size = if random.u8(..).is_multiple_of(8) {
+                    random.usize(9..200_000)
+                } else {
+                    random.usize(9..400)
+                };
                 let next = line(size);
                 sent.push(next.clone());
                 padder.push(next);
                 let mut out = BytesMut::new();
                 let now = at(step * random.u64(0..30));
-                if random.u8(..) % 16 == 0 {
+                if random.u8(..).is_multiple_of(16) {
                     padder.flush_all(now, &mut out)
                 } else {
                     padder.flush(now, &mut out)

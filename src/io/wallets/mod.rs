@@ -25,6 +25,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::clock::Clock;
 use super::open_files;
@@ -92,6 +93,9 @@ pub fn open(services: &Services, wallets: &Wallets, data_dir: &Path) -> anyhow::
         let files = certificate::files(services.certificate.as_ref(), data_dir)?;
         Some(Arc::new(Tls::open(files)?))
     } else {
+        if services.certificate.is_some() {
+            warn!("nothing is served by the certificate that was given: add --service ssl:// or wss://");
+        }
         None
     };
     let (proxies, wallets) = (services.proxies.clone().into(), wallets.clone());

@@ -115,14 +115,16 @@ impl<'a> Talk<'a> {
     }
 
     /// Until either side has enough; says why.
-    pub async fn run(mut self, mut wire: impl Wire) -> String {
-        match self.converse(&mut wire).await {
+    ///
+    /// Both are borrowed: a future keeps what it is given twice, and there are ten thousand of them.
+    pub async fn run(&mut self, wire: &mut impl Wire) -> String {
+        match self.converse(wire).await {
             Ok(why) => {
                 if let Some(padder) = &mut self.padder {
                     padder.flush_all(self.clock.now().instant, &mut self.outgoing);
                 }
                 // Whoever does not read what is left for him loses it.
-                let _ = timeout(SLOW_READER, self.finish(&mut wire)).await;
+                let _ = timeout(SLOW_READER, self.finish(wire)).await;
                 why.into()
             }
             Err(error) => error.to_string(),
@@ -252,22 +254,27 @@ impl<'a> Talk<'a> {
         .await
     }
 
-    /// Answers the next line that has arrived; `false` when there is none.
+    /// Answers the next line that has arrived, or the next part of a batch; `false` when there is none.
     fn take_line(&mut self) -> bool {
         let now = self.clock.now();
         let before = self.session.counts().requests;
-        let bytes = match self.lines.next_line() {
-            Ok(Some(line)) => {
-                self.seat.show(line);
-                self.session.handle_line(now, line);
-                line.len()
+        let mut bytes = 0;
+        if self.session.has_more() {
+            self.session.handle_turn(now);
+        } else {
+            match self.lines.next_line() {
+                Ok(Some(line)) => {
+                    self.seat.show(line);
+                    self.session.handle_line(now, line);
+                    bytes = line.len();
+                }
+                Ok(None) => return false,
+                Err(_) => {
+                    self.session.handle_line_too_long(now);
+                    return false;
+                }
             }
-            Ok(None) => return false,
-            Err(_) => {
-                self.session.handle_line_too_long(now);
-                return false;
-            }
-        };
+        }
         self.charge(now, self.account.of_bytes(bytes), self.session.counts().requests - before);
         true
     }

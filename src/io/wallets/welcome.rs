@@ -39,7 +39,8 @@ async fn serve(shared: &Shared, seat: &Seat, mut stream: TcpStream) -> io::Resul
     // An answer is written as a whole: nothing is won by waiting for more.
     stream.set_nodelay(true)?;
     if let Some(address) = seat.origin().address.filter(|address| shared.is_proxy(address.ip())) {
-        let wallet = within(PROXY_WITHIN, "PROXY header", read_proxy_header(&mut stream, address)).await?;
+        let header = Box::pin(read_proxy_header(&mut stream, address));
+        let wallet = within(PROXY_WITHIN, "PROXY header", header).await?;
         seat.learn(|known| known.origin.address = Some(wallet));
     }
     // Before the handshakes, which cost too.
@@ -47,28 +48,37 @@ async fn serve(shared: &Shared, seat: &Seat, mut stream: TcpStream) -> io::Resul
     let Some(account) = shared.accounts.open(seat.id(), address, shared.clock.now().instant) else {
         return Ok("its subnet has as many sessions as it may".into());
     };
-    // Boxed, as a task would else be as large as the largest of these for all its life.
     match seat.origin().transport {
-        Transport::Tcp => talk(shared, seat, account, Lines::new(stream)).await,
+        Transport::Tcp => talk(shared, seat, account, Box::new(Lines::new(stream))).await,
         Transport::Ssl => {
-            let stream = within(HANDSHAKE_WITHIN, "TLS handshake", shared.tls()?.accept(stream)).await?;
-            Box::pin(talk(shared, seat, account, Lines::new(stream))).await
+            let handshake = async { shared.tls()?.accept(stream).await };
+            let stream = within(HANDSHAKE_WITHIN, "TLS handshake", Box::pin(handshake)).await?;
+            talk(shared, seat, account, Box::new(Lines::new(stream))).await
         }
         Transport::Ws => {
-            let socket = within(HANDSHAKE_WITHIN, "websocket handshake", upgrade(shared, stream)).await?;
-            Box::pin(talk(shared, seat, account, socket)).await
+            let handshake = Box::pin(upgrade(shared, stream));
+            let socket = within(HANDSHAKE_WITHIN, "websocket handshake", handshake).await?;
+            talk(shared, seat, account, Box::new(socket)).await
         }
         Transport::Wss => {
             let handshakes = async { upgrade(shared, shared.tls()?.accept(stream).await?).await };
-            let socket = within(HANDSHAKE_WITHIN, "TLS and websocket handshake", handshakes).await?;
-            Box::pin(talk(shared, seat, account, socket)).await
+            let socket =
+                within(HANDSHAKE_WITHIN, "TLS and websocket handshake", Box::pin(handshakes)).await?;
+            talk(shared, seat, account, Box::new(socket)).await
         }
         Transport::Rpc => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
-async fn talk(shared: &Shared, seat: &Seat, account: Account, wire: impl Wire) -> io::Result<String> {
-    Ok(Talk::new(shared, seat, account).run(wire).await)
+/// In a box of its own: a task is as large as the largest that it may ever do, for all its life.
+async fn talk(
+    shared: &Shared,
+    seat: &Seat,
+    account: Account,
+    mut wire: Box<impl Wire>,
+) -> io::Result<String> {
+    let mut talk = Box::new(Talk::new(shared, seat, account));
+    Ok(Box::pin(talk.run(&mut *wire)).await)
 }
 
 async fn upgrade<S>(shared: &Shared, stream: S) -> io::Result<WebSocket<S>>
@@ -104,5 +114,21 @@ async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = io::R
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed(format!("not within {} s", limit.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a future takes while it waits.
+    fn bytes_of<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_is_small() {
+        let task = bytes_of(attend);
+        assert!(task <= 2048, "{task} bytes");
     }
 }

@@ -116,3 +116,44 @@ fn blocks_at_the_tip_reach_a_wallet() {
         assert!(out.contains(height) && out.contains("last touched script told"), "{out}\n{errors}");
     }
 }
+
+/// Few wallets, but all that is done with many.
+#[test]
+fn a_crowd_is_served() {
+    let Some(peerdex) = server() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let chain = folder.path().join("chain");
+    let forged = Command::new(env!("CARGO_BIN_EXE_forge"))
+        .args(["--size", "10MB", "--seed", "7", "--out"])
+        .arg(&chain)
+        .stdout(Stdio::null())
+        .status();
+    assert!(forged.expect("the forge starts").success());
+    let crowd = "--sessions 200 --subscriptions 4000 --idle 0";
+    let runs = [
+        ("idle", crowd.to_owned(), "4000 subscriptions made"),
+        (
+            "notify",
+            format!("{crowd} --blocks 2 --scripts 300"),
+            "a script of all: 2 blocks of 300 transactions",
+        ),
+        ("active", "--wallets 40 --addresses 20 --abuser".to_owned(), "0 wrong; 0 wallets lost"),
+    ];
+    for (command, arguments, said) in runs {
+        let ran = Command::new(env!("CARGO_BIN_EXE_crowd"))
+            .arg(command)
+            .args(["--seed", "7", "--transactions", "300", "--start"])
+            .arg(&peerdex)
+            .arg("--chain")
+            .arg(&chain)
+            .arg("--data-dir")
+            .arg(folder.path().join("data"))
+            .args(arguments.split(' '))
+            .output()
+            .expect("the bench starts");
+        // Whether it was fast enough is not this test's matter; a wrong or missing word ends the bench.
+        let (out, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(out.contains(said), "{command}: {out}\n{errors}");
+        assert!(!errors.contains("Error"), "{command}: {out}\n{errors}");
+    }
+}

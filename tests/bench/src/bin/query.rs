@@ -65,7 +65,7 @@ fn main() -> anyhow::Result<ExitCode> {
             memory: None,
             limit: None,
             log: None,
-            extra: &[],
+            extra: Vec::new(),
         };
         process = Some(started.insert(Server::start(&program)?).process());
     }

@@ -1,24 +1,17 @@
 //! Times blocks at the tip: from the block's last byte on the wire until a wallet is told of what it touches.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
 use clap::Parser;
-use peerdex_bench::load::start::Server;
-use peerdex_bench::sync::chain::summary;
-use peerdex_bench::sync::peer::{Peer, Served, served};
-use peerdex_bench::sync::program::Program;
-use peerdex_bench::sync::watch::{Wallet, free_address};
+use peerdex_bench::sync::watch::Wallet;
 use peerdex_bench::tip::measure::{Taken, announce, quantile};
-use peerdex_bench::tip::more::{More, more};
+use peerdex_bench::tip::stand::{Plan, Stand};
 
 /// What is wanted, for the last of the touched scripts.
 const MEDIAN: Duration = Duration::from_millis(50);
 const NINETY_NINTH: Duration = Duration::from_millis(150);
-/// Longest first sync.
-const SYNC: Duration = Duration::from_secs(3 * 3600);
 /// The slowest blocks are told of by height.
 const TOLD: usize = 5;
 
@@ -54,82 +47,25 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    std::fs::create_dir_all(&arguments.data_dir)?;
-    let mut chain = served(&arguments.chain)?;
-    let base = chain.len();
-    let peer = Peer::start(chain.clone())?;
-    let service = free_address()?;
-    let log = arguments.data_dir.join("log");
-    let _ = std::fs::remove_file(&log);
-    let mut server = Server::start(&Program {
-        program: arguments.peerdex.clone(),
-        data: arguments.data_dir.join("peerdex"),
-        peer: peer.address,
-        service,
-        memory: arguments.memory,
-        limit: None,
-        log: Some(log),
-        extra: &[],
-    })?;
-    let began = Instant::now();
-    let height = server.synced_height(service, SYNC)?;
-    println!("synced to height {height} in {:.1} s", began.elapsed().as_secs_f64());
-    // What an earlier run announced is there already.
-    let done = (height + 1).checked_sub(base).context("the server is synced and has less than the chain")?;
-    chain.extend(prepare(&arguments, done)?);
-    peer.follow(base - 1, chain[base..=height].to_vec());
-    let mut wallet = Wallet::connect(service)?;
-    ensure!(
-        wallet.synced_tip()? == Some(display(&chain[height])),
-        "the server has another chain than {}",
-        arguments.chain.display()
-    );
-    let taken = announce_all(&arguments, &peer, &mut wallet, &chain, height)?;
-    drop(server);
-    Ok(report(&taken))
-}
-
-/// The blocks after the chain, those included that were announced before.
-fn prepare(arguments: &Arguments, done: usize) -> anyhow::Result<Vec<Served>> {
-    let began = Instant::now();
-    let wanted = More {
+    let mut stand = Stand::start(&Plan {
+        program: arguments.peerdex,
+        chain: arguments.chain,
         seed: arguments.seed,
-        blocks: done + arguments.blocks as usize,
+        data: arguments.data_dir,
+        blocks: arguments.blocks as usize,
         transactions: arguments.transactions as usize,
-    };
-    let summary = summary(&arguments.chain)?;
-    let blocks = more(&summary, &wanted, &folder(&arguments.data_dir))?;
-    println!(
-        "{} blocks after the chain, {done} of them announced before; {:.1} s",
-        blocks.len(),
-        began.elapsed().as_secs_f64()
-    );
-    Ok(blocks)
-}
-
-fn folder(data: &Path) -> PathBuf {
-    data.join("more")
-}
-
-fn display(block: &Served) -> String {
-    block.hash.iter().rev().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn announce_all(
-    arguments: &Arguments,
-    peer: &Peer,
-    wallet: &mut Wallet,
-    chain: &[Served],
-    height: usize,
-) -> anyhow::Result<Vec<Taken>> {
+        memory: arguments.memory,
+        extra: Vec::new(),
+    })?;
+    let mut wallet = Wallet::connect(stand.service)?;
     let mut rng = fastrand::Rng::with_seed(arguments.seed);
     let mut taken = Vec::new();
-    let blocks = chain.iter().enumerate().skip(height + 1).take(arguments.blocks as usize);
-    for (next, block) in blocks {
+    for _ in 0..arguments.blocks {
         std::thread::sleep(Duration::from_millis(arguments.pause));
-        taken.push(announce(peer, wallet, next, block, arguments.scripts as usize, &mut rng)?);
+        taken.push(announce(&mut stand, &mut wallet, arguments.scripts as usize, &mut rng)?);
     }
-    Ok(taken)
+    drop(stand);
+    Ok(report(&taken))
 }
 
 fn report(taken: &[Taken]) -> ExitCode {

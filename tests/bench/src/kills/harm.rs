@@ -18,7 +18,7 @@ use crate::sync::program::Program;
 use crate::sync::watch::free_address;
 
 /// Small limits of the store, and lines about merges.
-const EXTRA: &[&str] = &["--miniature", "--log", "debug"];
+const EXTRA: [&str; 3] = ["--miniature", "--log", "debug"];
 /// First blocks of a round, above the hundred that only fund.
 const BLOCKS: std::ops::Range<usize> = 200..400;
 /// Depths of reorgs: around the 20 deltas that a store with small limits keeps, and far below them.
@@ -183,7 +183,7 @@ impl<'a> Harm<'a> {
             memory: None,
             limit: None,
             log: None,
-            extra: EXTRA,
+            extra: EXTRA.map(str::to_owned).to_vec(),
         };
         Server::start(&program, &self.log)
     }

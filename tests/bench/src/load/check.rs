@@ -31,8 +31,9 @@ struct Balance {
     unconfirmed: i64,
 }
 
-#[derive(Deserialize)]
-struct Proof<'a> {
+/// What `get_merkle` answers.
+#[derive(Debug, Deserialize)]
+pub struct Proof<'a> {
     block_height: u32,
     #[serde(borrow)]
     merkle: Vec<&'a str>,
@@ -142,9 +143,14 @@ fn transaction(known: &Known, transaction: &Transaction, answer: &str) -> anyhow
 }
 
 fn proof(known: &Known, transaction: &Transaction, answer: &Proof<'_>) -> anyhow::Result<()> {
-    ensure!(answer.block_height == transaction.height, "a proof for height {}", answer.block_height);
     ensure!(answer.pos == transaction.position, "a proof for position {}", answer.pos);
-    let mut node = transaction.txid.parse::<Txid>()?.to_byte_array();
+    proof_of(known, &transaction.txid, transaction.height, answer)
+}
+
+/// Whether a proof shows that the transaction is in the block, wherever in it.
+pub fn proof_of(known: &Known, txid: &str, height: u32, answer: &Proof<'_>) -> anyhow::Result<()> {
+    ensure!(answer.block_height == height, "a proof for height {}", answer.block_height);
+    let mut node = txid.parse::<Txid>()?.to_byte_array();
     let mut place = answer.pos;
     for sibling in &answer.merkle {
         let mut sibling = <[u8; 32]>::from_hex(sibling).with_context(|| sibling.to_string())?;
@@ -154,7 +160,7 @@ fn proof(known: &Known, transaction: &Transaction, answer: &Proof<'_>) -> anyhow
         node = sha256d::Hash::hash(&[left, right].concat()).to_byte_array();
         place >>= 1;
     }
-    if place != 0 || node != known.header(transaction.height as usize)[36..68] {
+    if place != 0 || node != known.header(height as usize)[36..68] {
         bail!("the proof does not lead to the block's Merkle root");
     }
     Ok(())

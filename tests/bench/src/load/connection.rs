@@ -137,7 +137,7 @@ impl Connection {
 }
 
 /// The id of an answer, wherever servers write it.
-fn id(line: &[u8]) -> Option<u64> {
+pub fn id(line: &[u8]) -> Option<u64> {
     const KEY: &[u8] = b"\"id\":";
     let near = |part: std::ops::Range<usize>| -> Option<u64> {
         let place = line[part.clone()].windows(KEY.len()).position(|bytes| bytes == KEY)?;

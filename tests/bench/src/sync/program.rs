@@ -22,7 +22,7 @@ pub struct Program {
     /// Where its lines are appended; nowhere if not given.
     pub log: Option<PathBuf>,
     /// Further arguments.
-    pub extra: &'static [&'static str],
+    pub extra: Vec<String>,
 }
 
 impl Program {
@@ -45,7 +45,7 @@ impl Program {
         if let Some(memory) = self.memory {
             command.args(["--memory", &memory.to_string()]);
         }
-        command.args(self.extra);
+        command.args(&self.extra);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PEERDEX_") {
                 command.env_remove(name);

@@ -79,7 +79,7 @@ pub fn sync(program: &Path, source: SocketAddr, settings: &Settings, tip: &str) 
         memory: settings.memory,
         limit: settings.limit,
         log: Some(log),
-        extra: &[],
+        extra: Vec::new(),
     };
     let start = Instant::now();
     let child = starting.start()?;

@@ -34,8 +34,22 @@ pub fn cpu(process: u32) -> anyhow::Result<(f64, bool)> {
 
 /// The most memory that a process had so far, in bytes.
 pub fn peak_memory(process: u32) -> anyhow::Result<u64> {
+    memory_line(process, "VmHWM:")
+}
+
+/// The memory that a process has, in bytes; pages of files count.
+pub fn memory(process: u32) -> anyhow::Result<u64> {
+    memory_line(process, "VmRSS:")
+}
+
+/// What of it is not pages of files.
+pub fn heap(process: u32) -> anyhow::Result<u64> {
+    memory_line(process, "RssAnon:")
+}
+
+fn memory_line(process: u32, name: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 

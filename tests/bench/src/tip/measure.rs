@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use bitcoin::Block;
 use serde_json::json;
 
+use super::stand::Stand;
 use super::touched;
-use crate::sync::peer::{Peer, Served};
 use crate::sync::watch::Wallet;
 
 /// Longest wait for a block's notifications.
@@ -28,15 +28,14 @@ pub struct Taken {
     pub asked: Duration,
 }
 
-/// Announces `block`, the next one, and waits until the wallet was told of it and of `scripts` scripts.
+/// Announces the next block, and waits until the wallet was told of it and of `scripts` scripts.
 pub fn announce(
-    peer: &Peer,
+    stand: &mut Stand,
     wallet: &mut Wallet,
-    height: usize,
-    served: &Served,
     scripts: usize,
     rng: &mut fastrand::Rng,
 ) -> anyhow::Result<Taken> {
+    let served = stand.coming.first().context("no more blocks are prepared")?;
     let block: Block = bitcoin::consensus::deserialize(&served.read()?)?;
     let hashes = touched::some(&block, scripts, rng);
     let mut waiting: HashSet<&str> = HashSet::new();
@@ -46,7 +45,7 @@ pub fn announce(
         waiting.insert(hash);
     }
     let announced = Instant::now();
-    peer.follow(height - 1, vec![served.clone()]);
+    let (height, served) = stand.announce()?;
     let (mut header, mut first, mut last) = (None, None, announced);
     while header.is_none() || !waiting.is_empty() {
         let notice = wallet.notice(announced + PATIENCE)?;
@@ -67,7 +66,7 @@ pub fn announce(
     for hash in &hashes {
         wallet.call("blockchain.scripthash.unsubscribe", &json!([hash]))?;
     }
-    let sent = peer.sent(&served.hash).context("a block that nobody asked for")?;
+    let sent = stand.peer.sent(&served.hash).context("a block that nobody asked for")?;
     let since =
         |moment: Option<Instant>| moment.map_or(Duration::ZERO, |at| at.saturating_duration_since(sent));
     Ok(Taken {

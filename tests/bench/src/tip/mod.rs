@@ -2,6 +2,7 @@
 
 pub mod measure;
 pub mod more;
+pub mod stand;
 pub mod touched;
 
 #[cfg(test)]

@@ -1,21 +1,24 @@
 //! Scripts that a forged block touches, read from the block alone.
 
 use bitcoin::hashes::{Hash, sha256};
-use bitcoin::{Block, ScriptBuf, TxIn};
+use bitcoin::hex::DisplayHex;
+use bitcoin::{Block, Script, ScriptBuf, Transaction, TxIn};
 
-/// As in the Electrum protocol: SHA-256 of the script, reversed, hex.
-pub fn scripthash(script: &[u8]) -> String {
+/// As in the Electrum protocol: SHA-256 of the script, reversed.
+pub fn hash(script: &[u8]) -> [u8; 32] {
     let mut hash = sha256::Hash::hash(script).to_byte_array();
     hash.reverse();
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    hash
+}
+
+/// The same in hex.
+pub fn scripthash(script: &[u8]) -> String {
+    hash(script).to_lower_hex_string()
 }
 
 /// Scripthashes of some outputs and inputs of the block, about as many of each, distinct.
 pub fn some(block: &Block, count: usize, rng: &mut fastrand::Rng) -> Vec<String> {
-    let outputs = block.txdata.iter().flat_map(|tx| &tx.output).map(|output| &output.script_pubkey);
-    let funded: Vec<ScriptBuf> = outputs.filter(|script| !script.is_op_return()).cloned().collect();
-    let inputs = block.txdata.iter().skip(1).flat_map(|tx| &tx.input);
-    let spent: Vec<ScriptBuf> = inputs.filter_map(spent_script).collect();
+    let (funded, spent) = scripts(block);
     let mut found = Vec::new();
     for number in 0..count * 4 {
         let from = if number % 2 == 0 || spent.is_empty() { &funded } else { &spent };
@@ -25,6 +28,27 @@ pub fn some(block: &Block, count: usize, rng: &mut fastrand::Rng) -> Vec<String>
         }
     }
     found
+}
+
+/// Scripts that the block's outputs pay, and those that its inputs show.
+pub fn scripts(block: &Block) -> (Vec<ScriptBuf>, Vec<ScriptBuf>) {
+    let funded = block.txdata.iter().flat_map(funded).collect();
+    (funded, block.txdata.iter().flat_map(spent).collect())
+}
+
+pub fn funded(transaction: &Transaction) -> impl Iterator<Item = ScriptBuf> {
+    let scripts = transaction.output.iter().map(|output| &output.script_pubkey);
+    scripts.filter(|script| !script.is_op_return()).cloned()
+}
+
+pub fn spent(transaction: &Transaction) -> impl Iterator<Item = ScriptBuf> {
+    let inputs = transaction.input.iter().filter(|_| !transaction.is_coinbase());
+    inputs.filter_map(spent_script)
+}
+
+/// Whether who spends from a script shows it, so that `scripts` finds it again.
+pub fn is_shown(script: &Script) -> bool {
+    script.is_p2sh() || script.is_p2wsh()
 }
 
 /// The locking script that an input shows what hashes to; nothing for bare scripts, which show nothing.
