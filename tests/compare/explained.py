@@ -1,9 +1,10 @@
 """The differences from other servers that have a reason, and the table of them in `docs/protocol.md`."""
 
+import of_electrs
 import of_electrumx
 from difference import Case
 
-TABLE = [*of_electrumx.ROWS]
+TABLE = [*of_electrumx.ROWS, *of_electrs.ROWS]
 
 
 def reason_of(server, *difference):

@@ -204,8 +204,6 @@ def electrs(folder, programs, node):
         f"127.0.0.1:{port}",
         "--daemon-rpc-addr",
         f"127.0.0.1:{node.rpc_port}",
-        "--daemon-p2p-addr",
-        f"127.0.0.1:{node.p2p}",
     ]
     return Server("electrs", folder, port, command)
 
@@ -226,6 +224,10 @@ def peerdex(folder, program, node):
         f"127.0.0.1:{node.p2p}",
         "--service",
         f"tcp://127.0.0.1:{port}",
+        "--cost-soft-limit",
+        "0",
+        "--cost-hard-limit",
+        "0",
     ]
     return Server("peerdex", folder, port, command)
 
