@@ -19,7 +19,7 @@ use crate::tip::stand::Stand;
 const BATCH: usize = 1_000;
 /// Transactions, each of another of the largest blocks, whose proofs are asked.
 const PROOFS: usize = 256;
-/// What it may owe, below the hard limit of 10,000; and what wears off in a second.
+/// What it may owe, below the hard limit of 10,000; and what wears off in a second at least.
 const BUDGET: f64 = 9_500.0;
 const WEARS_OFF: f64 = 2.0;
 /// Bytes that cost 1, and what a connection does.

@@ -16,26 +16,28 @@ pub type Hash = [u8; 32];
 /// Histories longer than this are no normal wallet's.
 const LONG: usize = 100;
 
-/// So many distinct scripts, the newest first; only ones that are recognised when they are spent from.
+/// So many distinct scripts of all ages; only ones that are recognised when they are spent from.
 pub fn existing(chain: &[Served], count: usize, except: &HashSet<Hash>) -> anyhow::Result<Vec<Hash>> {
+    let mut rng = fastrand::Rng::with_seed(1);
     let mut found = Vec::with_capacity(count);
     let mut seen = HashSet::with_capacity(count);
-    // The genesis block's cannot be asked for.
-    for block in chain.iter().skip(1).rev() {
-        if found.len() >= count {
+    // The genesis block's cannot be asked for. The first blocks have few, and the later ones make up for them.
+    for (left, block) in (1..chain.len()).rev().zip(&chain[1..]) {
+        let quota = (count - found.len()).div_ceil(left);
+        if quota == 0 {
             break;
         }
         let block: Block = bitcoin::consensus::deserialize(&block.read()?)?;
-        for output in block.txdata.iter().flat_map(|tx| &tx.output) {
-            let script = &output.script_pubkey;
-            let hash = touched::hash(script.as_bytes());
-            if touched::is_shown(script) && !except.contains(&hash) && seen.insert(hash) {
-                found.push(hash);
-            }
-        }
+        let scripts = block.txdata.iter().flat_map(|tx| &tx.output).map(|output| &output.script_pubkey);
+        let mut scripts: Vec<_> = scripts.filter(|script| touched::is_shown(script)).collect();
+        rng.shuffle(&mut scripts);
+        let hashes = scripts.into_iter().map(|script| touched::hash(script.as_bytes()));
+        let new = hashes.filter(|hash| !except.contains(hash) && seen.insert(*hash));
+        found.extend(new.take(quota));
     }
-    ensure!(found.len() >= count, "the chain has {} scripts, and {count} are wanted", found.len());
-    found.truncate(count);
+    ensure!(found.len() >= count, "{} scripts were found, and {count} are wanted", found.len());
+    // Each wallet has some of all ages.
+    rng.shuffle(&mut found);
     Ok(found)
 }
 

@@ -12,6 +12,9 @@ use bitcoin::hex::{DisplayHex, FromHex};
 use super::request::{self, Entry, Said, said};
 use super::scripts::Hash;
 
+/// Transactions of one address that are asked for, the newest: what an address of a normal wallet has at most.
+const NEWEST: usize = 10;
+
 /// What a wallet asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -167,7 +170,8 @@ impl Wallet {
     }
 
     fn plan_transactions(&mut self, history: &[u8]) -> anyhow::Result<()> {
-        for entry in request::result::<Vec<Entry<'_>>>(history)? {
+        let entries = request::result::<Vec<Entry<'_>>>(history)?;
+        for entry in &entries[entries.len().saturating_sub(NEWEST)..] {
             let subject = Hash::from_hex(entry.tx_hash)?;
             let height = u32::try_from(entry.height)?;
             if self.known.insert(subject) {
