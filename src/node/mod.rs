@@ -139,6 +139,8 @@ pub struct Node {
     peers: BTreeMap<PeerId, PeerInfo>,
     /// What is durable and seen by wallets.
     snapshot: Arc<Snapshot>,
+    /// What changed and could not be published yet.
+    unpublished: Touched,
     /// Where the chain's writer stands, committed or not.
     staged: Tip,
     /// Once true it stays true: from the first sync on every answer speaks of the connected tip.
@@ -176,6 +178,7 @@ impl Node {
             peers: BTreeMap::new(),
             staged: tip,
             snapshot,
+            unpublished: Touched::default(),
             synced: false,
             told_complete: false,
             meter: Meter::default(),
@@ -444,11 +447,14 @@ impl Node {
         } else {
             SyncState::Syncing { percent: progress.percent().min(99), left: progress.eta }
         };
+        self.unpublished.merge(&touched);
         match View::new(self.snapshot.clone(), sync) {
             Ok(view) => {
-                let publication = Publication { view: Arc::new(view), touched: Arc::new(touched) };
-                self.outputs.push_back(Output::Publish(publication));
+                let touched = Arc::new(std::mem::take(&mut self.unpublished));
+                self.outputs.push_back(Output::Publish(Publication { view: Arc::new(view), touched }));
             }
+            // A deep reorg came meanwhile: what this one touched is told with that.
+            Err(error) if error.is_outdated() => {}
             Err(error) => self.notice(Notice::StoreFailed(error.to_string())),
         }
     }

@@ -178,7 +178,8 @@ impl Server {
             // Headers are served before the sync is done, histories are not.
             match client.history(&[]) {
                 Ok(_) => {}
-                Err(error) if is_syncing(&error) => return None,
+                // Or a reorg is just being published.
+                Err(error) if error.code == 2 => return None,
                 Err(error) => panic!("{error:?}"),
             }
             let (_, header) = client.tip().expect("the tip is always served");

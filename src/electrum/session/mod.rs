@@ -490,13 +490,12 @@ impl Session {
                 "block {height} is damaged on this server and is being fetched again, ask again in a minute"
             ));
         }
-        let told = if error.is_outdated() {
-            RpcError::unavailable("the chain was just reorganised, ask again")
-        } else {
-            RpcError::unavailable("the index cannot be read")
-        };
+        if error.is_outdated() {
+            // The view that tells of it is on its way.
+            return RpcError::unavailable("the chain was just reorganised, ask again");
+        }
         self.outputs.push_back(Output::Fault(error));
-        told
+        RpcError::unavailable("the index cannot be read")
     }
 
     fn send(&mut self, mut line: String) {
