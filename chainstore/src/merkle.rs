@@ -1,7 +1,8 @@
 //! The way from a transaction up to its block's merkle root.
 //!
-//! Hashing a whole block for one proof costs a third of a millisecond. So the fifth row of each block that was asked
-//! for is kept for a while: a thirty-second of its txids. A proof then hashes 31 nodes below it, and that row.
+//! Hashing a whole block for one proof costs a third of a millisecond. So the third row of each block that was asked
+//! for, and all above it, are kept for a while: a quarter of what its txids take. A proof then hashes the seven nodes
+//! below, and reads the rest.
 //! Source: Bitcoin Core `consensus/merkle` (`TransactionMerklePath`).
 
 use std::collections::{HashMap, VecDeque};
@@ -10,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::{BlockHash, Txid};
 
-/// Rows below the one that is kept, and the leaves that one of its nodes stands for.
-const KEPT_ROW: usize = 5;
+/// Rows below the lowest that is kept, and the leaves that one of its nodes stands for.
+const KEPT_ROW: usize = 3;
 pub(crate) const LEAVES: usize = 1 << KEPT_ROW;
 /// Nodes that are kept, of 32 bytes each.
 const MAX_NODES: usize = 512 * 1024;
@@ -29,7 +30,7 @@ pub(crate) fn branch(leaves: Vec<sha256d::Hash>, pos: usize) -> Option<Vec<sha25
     Some(branch)
 }
 
-/// The part of a branch below the kept row: `leaves` are those of one of its nodes.
+/// The part of a branch below the kept rows: `leaves` are those of one of its nodes.
 pub(crate) fn lower_branch(leaves: Vec<sha256d::Hash>, pos: usize) -> Option<Vec<sha256d::Hash>> {
     leaves.get(pos)?;
     let mut branch = Vec::with_capacity(16);
@@ -51,8 +52,21 @@ fn climb(row: &mut Vec<sha256d::Hash>, index: &mut usize, branch: &mut Vec<sha25
     *index /= 2;
 }
 
-/// The fifth row above these leaves, which are more than one of its nodes has.
-fn kept_row(leaves: &[Txid]) -> Arc<[sha256d::Hash]> {
+/// The part of a branch in the kept rows, of which the lowest has `nodes`, from a node of that on.
+pub(crate) fn upper_branch(rows: &[sha256d::Hash], nodes: usize, mut index: usize) -> Vec<sha256d::Hash> {
+    let (mut row, mut rest) = rows.split_at(nodes.min(rows.len()));
+    let mut branch = Vec::with_capacity(16);
+    while row.len() > 1 {
+        branch.extend(row.get((index ^ 1).min(row.len() - 1)));
+        index /= 2;
+        let above = row.len().div_ceil(2);
+        (row, rest) = rest.split_at(above.min(rest.len()));
+    }
+    branch
+}
+
+/// The third row above these leaves, which are more than one of its nodes has, then the row above that, up to the root.
+fn kept_rows(leaves: &[Txid]) -> Arc<[sha256d::Hash]> {
     let nodes = leaves.chunks(LEAVES).map(|leaves| {
         let mut row: Vec<_> = leaves.iter().map(|txid| txid.to_raw_hash()).collect();
         for _ in 0..KEPT_ROW {
@@ -60,7 +74,13 @@ fn kept_row(leaves: &[Txid]) -> Arc<[sha256d::Hash]> {
         }
         row[0]
     });
-    nodes.collect()
+    let mut row: Vec<_> = nodes.collect();
+    let mut rows = row.clone();
+    while row.len() > 1 {
+        climb(&mut row, &mut 0, &mut Vec::new());
+        rows.extend_from_slice(&row);
+    }
+    rows.into()
 }
 
 fn parent(left: sha256d::Hash, right: sha256d::Hash) -> sha256d::Hash {
@@ -83,8 +103,8 @@ struct Kept {
 }
 
 impl MerkleCache {
-    /// The row of a block, made from its txids if it is not kept.
-    pub(crate) fn row<E>(
+    /// The kept rows of a block, made from its txids if they are not there.
+    pub(crate) fn rows<E>(
         &self,
         block: BlockHash,
         txids: impl FnOnce() -> Result<Vec<Txid>, E>,
@@ -94,7 +114,7 @@ impl MerkleCache {
             return Ok(row.clone());
         }
         // Not under the lock: others need not wait for it.
-        let row = kept_row(&txids()?);
+        let row = kept_rows(&txids()?);
         let mut kept = kept();
         if kept.rows.insert(block, row.clone()).is_none() {
             kept.order.push_back(block);
@@ -138,7 +158,8 @@ mod tests {
                     let txids: Vec<Txid> = leaves.iter().map(|leaf| Txid::from_raw_hash(*leaf)).collect();
                     let chunk = leaves.chunks(LEAVES).nth(pos / LEAVES).unwrap().to_vec();
                     let mut parts = lower_branch(chunk, pos % LEAVES).unwrap();
-                    parts.extend(branch(kept_row(&txids).to_vec(), pos / LEAVES).unwrap());
+                    let nodes = leaves.len().div_ceil(LEAVES);
+                    parts.extend(upper_branch(&kept_rows(&txids), nodes, pos / LEAVES));
                     assert_eq!(parts, whole, "leaf {pos} of {count}");
                 }
             }
@@ -159,14 +180,14 @@ mod tests {
         let block = |number: u32| BlockHash::hash(&number.to_le_bytes());
         let mut made = 0;
         let mut ask = |number| {
-            let row = cache.row::<()>(block(number), || {
+            let rows = cache.rows::<()>(block(number), || {
                 made += 1;
                 Ok(txids.clone())
             });
-            assert_eq!(row.unwrap().len(), 2);
+            assert_eq!(rows.unwrap().len(), 8 + 4 + 2 + 1);
             made
         };
-        let most = (MAX_NODES / 2) as u32;
+        let most = (MAX_NODES / 15) as u32;
         assert_eq!((ask(0), ask(0)), (1, 1));
         for number in 1..most {
             ask(number);

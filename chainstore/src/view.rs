@@ -164,8 +164,9 @@ impl View {
         let below = leaves(self.txids_from(height, first, merkle::LEAVES)?);
         let Some(mut branch) = merkle::lower_branch(below, pos - first) else { return Ok(None) };
         let hash = self.hash_of(height)?.ok_or(Error::NoTip)?;
-        let row = self.files.merkle.row(hash, || self.txids_from(height, 0, count))?;
-        branch.extend(merkle::branch(row.to_vec(), pos / merkle::LEAVES).into_iter().flatten());
+        let rows = self.files.merkle.rows(hash, || self.txids_from(height, 0, count))?;
+        let nodes = count.div_ceil(merkle::LEAVES);
+        branch.extend(merkle::upper_branch(&rows, nodes, pos / merkle::LEAVES));
         Ok(Some(branch))
     }
 
