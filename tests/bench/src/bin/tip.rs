@@ -58,6 +58,8 @@ fn main() -> anyhow::Result<ExitCode> {
         extra: Vec::new(),
     })?;
     let mut wallet = Wallet::connect(stand.service)?;
+    // It is told of new tips from now on.
+    wallet.synced_tip()?;
     let mut rng = fastrand::Rng::with_seed(arguments.seed);
     let mut taken = Vec::new();
     for _ in 0..arguments.blocks {
