@@ -2,6 +2,7 @@
 //!
 //! All headers are hex of their 80 bytes. A proof (`cp_height`) is for the last header of an answer.
 
+use bitcoin::block::Header;
 use bitcoin::consensus::serialize;
 use chainstore::Height;
 
@@ -43,13 +44,7 @@ pub(super) fn header(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply
 }
 
 fn header_with(context: &mut Context<'_>, height: u64, checkpoint: u64) -> Result<Reply, Failure> {
-    let found = match height_of(height) {
-        Some(height) => context.view.header(height)?.map(|header| (height, header)),
-        None => None,
-    };
-    let Some((height, header)) = found else {
-        return Err(RpcError::bad_request(format!("height {height} out of range")).into());
-    };
+    let (height, header) = header_at(context, height)?;
     let header = Json::hex(&serialize(&header));
     if checkpoint == 0 {
         return Ok(header.into());
@@ -62,6 +57,15 @@ fn header_with(context: &mut Context<'_>, height: u64, checkpoint: u64) -> Resul
 /// Before 1.4 there are no proofs.
 pub(super) fn headers_without_proof(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     headers(context, args, 0, |bytes| ("hex", Json::hex(bytes)))
+}
+
+/// The header at a height, with that as the chain counts it; an error above the tip.
+pub(super) fn header_at(context: &Context<'_>, height: u64) -> Result<(Height, Header), Failure> {
+    let found = match height_of(height) {
+        Some(at) => context.view.header(at)?.map(|header| (at, header)),
+        None => None,
+    };
+    Ok(found.ok_or_else(|| RpcError::bad_request(format!("height {height} out of range")))?)
 }
 
 /// Before 1.6 the headers are one string.

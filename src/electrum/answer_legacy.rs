@@ -12,7 +12,6 @@ use crate::query::TipHeader;
 
 use super::answer_block::{self, height_of, tip_object};
 use super::answer_transaction;
-use super::error::RpcError;
 use super::json::Json;
 use super::methods::{Failure, Reply};
 use super::params::Args;
@@ -51,12 +50,7 @@ pub(super) fn tip_in(form: HeaderForm, tip: &TipHeader) -> Json {
 }
 
 pub(super) fn get_header(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let height = args.integer(0)?;
-    let found = match height_of(height) {
-        Some(at) => context.view.header(at)?.map(|header| (at, header)),
-        None => None,
-    };
-    let (at, header) = found.ok_or_else(|| RpcError::bad_request(format!("height {height} out of range")))?;
+    let (at, header) = answer_block::header_at(context, args.integer(0)?)?;
     Ok(header_in_words(at, &header).into())
 }
 

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use super::lock;
 use super::sessions::SessionId;
 use crate::config::Subnet as Addresses;
 use crate::electrum::{Group, Prices, Standing, Subnet};
@@ -40,11 +41,6 @@ pub struct Account {
     /// `None` is an exempt session's.
     group: Option<Arc<Mutex<Group>>>,
     now: Instant,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Sums, whatever happened to who held it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Accounts {
@@ -131,13 +127,9 @@ impl Account {
         self.accounts.prices.of_bytes(bytes)
     }
 
-    /// What it owes now, for the operator: alone, and with its neighbours.
-    pub fn owes(&self) -> (f64, f64) {
-        self.group.as_ref().map_or((0.0, 0.0), |group| {
-            let group = lock(group);
-            let (all, retained) = group.costs();
-            (group.cost_of(self.session.0), all + retained)
-        })
+    /// What it owes now by itself, for the operator.
+    pub fn owes(&self) -> f64 {
+        self.group.as_ref().map_or(0.0, |group| lock(group).cost_of(self.session.0))
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
+use super::lock;
 use super::sessions::SessionId;
 use crate::electrum::{Interest, InterestChange};
 use crate::node::Publication;
@@ -48,11 +49,6 @@ pub struct News {
     pub view: Arc<View>,
     /// Of what it is interested in; or everything.
     pub touched: Touched,
-}
-
-/// A lock whose holder panicked holds what it did before: tables that are only ever added to and removed from.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Hub {
@@ -143,9 +139,9 @@ impl Hub {
         let concerned = self.concerned(&touched);
         let mailboxes = self.mailboxes.read().unwrap_or_else(PoisonError::into_inner);
         for (session, mailbox) in &*mailboxes {
-            let touched = match (&concerned, &*touched) {
-                (None, _) => Touched::Everything,
-                (Some(concerned), _) => concerned.get(session).cloned().unwrap_or_default(),
+            let touched = match &concerned {
+                None => Touched::Everything,
+                Some(concerned) => concerned.get(session).cloned().unwrap_or_default(),
             };
             let wakes = is_new_tip || touched != Touched::default();
             mailbox.put(News { number, view: view.clone(), touched });
@@ -165,7 +161,7 @@ impl Hub {
         let mut concerned: HashMap<SessionId, Touched> = HashMap::new();
         for interest in interests {
             for session in self.shard(&interest).get(&interest).into_iter().flatten() {
-                concerned.entry(*session).or_default().merge(&of(&interest));
+                add(concerned.entry(*session).or_default(), &interest);
             }
         }
         Some(concerned)
@@ -174,13 +170,17 @@ impl Hub {
 
 fn of(interest: &Interest) -> Touched {
     let mut touched = Touched::default();
-    if let Touched::Only { scripts, transactions } = &mut touched {
+    add(&mut touched, interest);
+    touched
+}
+
+fn add(touched: &mut Touched, interest: &Interest) {
+    if let Touched::Only { scripts, transactions } = touched {
         match interest {
             Interest::Script(key) => drop(scripts.insert(*key)),
             Interest::Transaction(txid) => drop(transactions.insert(*txid)),
         }
     }
-    touched
 }
 
 impl Mailbox {

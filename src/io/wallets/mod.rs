@@ -20,7 +20,7 @@ mod wire;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -40,6 +40,11 @@ pub use sessions::{SessionId, Sessions};
 use shelf::Shelf;
 pub use talk::{BroadcastReply, BroadcastRequest};
 use tls::Tls;
+
+/// Takes a lock though another panicked while holding it: none of these tables and sums is ever left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What all connections share.
 #[derive(Clone, Debug)]

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chainstore::ScriptHash;
 
 use super::hub::Hub;
+use super::lock;
 use crate::electrum::Commons;
 use crate::query::Known;
 
@@ -37,10 +38,8 @@ impl Shelf {
         Self { hub, shards: (0..SHARDS).map(|_| Mutex::default()).collect(), max_subscriptions }
     }
 
-    fn shard(&self, script: &ScriptHash) -> std::sync::MutexGuard<'_, Generations> {
-        let shard = &self.shards[usize::from(script.0[0]) % SHARDS];
-        // A panic leaves nothing half done that matters: at worst a status is computed again.
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, script: &ScriptHash) -> MutexGuard<'_, Generations> {
+        lock(&self.shards[usize::from(script.0[0]) % SHARDS])
     }
 }
 

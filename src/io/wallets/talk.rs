@@ -118,7 +118,10 @@ impl<'a> Talk<'a> {
     ///
     /// Both are borrowed: a future keeps what it is given twice, and there are ten thousand of them.
     pub async fn run(&mut self, wire: &mut impl Wire) -> String {
-        match self.converse(wire).await {
+        let ended = self.converse(wire).await;
+        // Its last requests count too.
+        self.tell();
+        match ended {
             Ok(why) => {
                 if let Some(padder) = &mut self.padder {
                     padder.flush_all(self.clock.now().instant, &mut self.outgoing);
@@ -239,7 +242,7 @@ impl<'a> Talk<'a> {
             }
             known.requests = requests;
             known.subscriptions = self.session.subscriptions() as u64;
-            known.cost = self.account.owes().0;
+            known.cost = self.account.owes();
         });
     }
 
@@ -321,25 +324,11 @@ impl<'a> Talk<'a> {
         if sent > 0 {
             let (now, cost) = (self.clock.now(), self.account.of_bytes(sent));
             self.account.charge(now.instant, cost, self.session.subscriptions());
-            self.note_what_it_is();
         }
         if let Some(padder) = &mut self.padder {
             padder.flush(self.clock.now().instant, &mut self.outgoing);
         }
         false
-    }
-
-    /// For the operator.
-    fn note_what_it_is(&self) {
-        self.seat.learn(|known| {
-            if known.client.is_empty() {
-                known.client = self.session.client_name().into();
-                known.protocol = self.session.version().to_string();
-            }
-            known.requests = self.session.counts().requests;
-            known.subscriptions = self.session.subscriptions() as u64;
-            known.cost = self.account.owes().0;
-        });
     }
 
     /// One large answer must not cost memory for as long as the wallet stays.

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 
-use super::wire::Wire;
+use super::wire::{Wire, written};
 use crate::electrum::transport::LineDecoder;
 
 /// What one read takes from the stream below; the library keeps so much for every connection.
@@ -82,14 +82,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for WebSocket<S> {
             taken += end + 1;
         }
         if self.unflushed {
-            match self.stream.poll_flush_unpin(context) {
-                Poll::Ready(flushed) => {
-                    flushed.map_err(io_error)?;
-                    self.unflushed = false;
-                }
-                Poll::Pending if taken == 0 => return Poll::Pending,
-                Poll::Pending => {}
-            }
+            let flushed = self.stream.poll_flush_unpin(context).map_err(io_error);
+            return written(taken, flushed, &mut self.unflushed);
         }
         Poll::Ready(Ok(taken))
     }

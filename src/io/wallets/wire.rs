@@ -31,6 +31,23 @@ pub trait Wire {
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
+/// What `poll_write` says once it has taken so much and tried to move it on.
+pub(super) fn written(
+    taken: usize,
+    flushed: Poll<io::Result<()>>,
+    unflushed: &mut bool,
+) -> Poll<io::Result<usize>> {
+    match flushed {
+        Poll::Ready(flushed) => {
+            flushed?;
+            *unflushed = false;
+        }
+        Poll::Pending if taken == 0 => return Poll::Pending,
+        Poll::Pending => {}
+    }
+    Poll::Ready(Ok(taken))
+}
+
 /// A stream of bytes that is nothing but lines.
 #[derive(Debug)]
 pub struct Lines<S> {
@@ -66,14 +83,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for Lines<S> {
             self.unflushed = true;
         }
         if self.unflushed && outgoing.is_empty() {
-            match Pin::new(&mut self.stream).poll_flush(context) {
-                Poll::Ready(flushed) => {
-                    flushed?;
-                    self.unflushed = false;
-                }
-                Poll::Pending if taken == 0 => return Poll::Pending,
-                Poll::Pending => {}
-            }
+            let flushed = Pin::new(&mut self.stream).poll_flush(context);
+            return written(taken, flushed, &mut self.unflushed);
         }
         Poll::Ready(Ok(taken))
     }
