@@ -23,6 +23,9 @@ pub mod blocks;
 
 // KEEP is a crate of its own: chainstore.
 
+// UNCONFIRMED
+pub mod mempool;
+
 // ASK
 pub mod query;
 

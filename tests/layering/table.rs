@@ -43,8 +43,8 @@ const fn pure(
 }
 
 const EVERYTHING: &[&str] = &[
-    "config", "time", "validate", "peer", "headers", "blocks", "query", "electrum", "node", "import", "care",
-    "io",
+    "config", "time", "validate", "peer", "headers", "blocks", "mempool", "query", "electrum", "node",
+    "import", "care", "io",
 ];
 
 /// In the order of the data. Errors, shared bytes, seeded randomness and hash tables are vocabulary.
@@ -59,7 +59,8 @@ pub const LAYERS: &[Layer] = &[
         Store::Types,
         &["bytes", "thiserror", "fastrand", "hashbrown"],
     ),
-    pure("query", &[], Store::Everything, &["bytes", "thiserror"]),
+    pure("mempool", &["time", "validate"], Store::Types, &["bytes", "thiserror", "fastrand", "hashbrown"]),
+    pure("query", &["mempool"], Store::Everything, &["bytes", "thiserror"]),
     pure(
         "electrum",
         &["query", "time"],
