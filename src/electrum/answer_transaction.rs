@@ -2,15 +2,19 @@
 
 use bitcoin::consensus::deserialize;
 use bitcoin::{Transaction, Txid};
+use bytes::Bytes;
+
+use crate::mempool::{MAX_PACKAGE, Submission};
 
 use super::answer_block::height_of;
+use super::batch;
+use super::broadcast::Form;
 use super::decoded::{self, Place};
 use super::error::RpcError;
 use super::json::Json;
 use super::methods::{Failure, Reply};
 use super::params::Args;
 use super::session::Context;
-use super::{batch, broadcast};
 
 /// Bitcoin Core's words, which wallets match: Sparrow skips a transaction when an error begins like this.
 const UNKNOWN: &str = "No such mempool or blockchain transaction";
@@ -93,8 +97,25 @@ pub(super) fn broadcast(context: &mut Context<'_>, args: &Args<'_>) -> Result<Re
     if context.client.is_phishable() {
         return Err(RpcError::bad_request(OLD_ELECTRUM).into());
     }
-    match broadcast::check(context.view, &raw)? {
-        Ok(checked) => Ok(Reply::Broadcast(checked)),
-        Err(reason) => Err(broadcast::rejected(reason, &raw).into()),
+    let raw = Bytes::from(raw);
+    Ok(Reply::Submit(Submission::Transaction(raw.clone()), Form::Transaction { raw }))
+}
+
+pub(super) fn broadcast_package(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let (package, verbose) = (args.hex_list(0)?, args.boolean(1)?);
+    context.count(package.iter().map(Vec::len).sum());
+    let package = package.into_iter().map(Bytes::from).collect();
+    Ok(Reply::Submit(Submission::Package(package), Form::Package { verbose }))
+}
+
+/// Our own policy's answer, and nobody else's.
+pub(super) fn test_accept(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
+    let package = args.hex_list(0)?;
+    context.count(package.iter().map(Vec::len).sum());
+    if !(1..=MAX_PACKAGE).contains(&package.len()) {
+        let words = format!("Array must contain between 1 and {MAX_PACKAGE} transactions.");
+        return Err(RpcError::unavailable(words).into());
     }
+    let package = package.into_iter().map(Bytes::from).collect();
+    Ok(Reply::Submit(Submission::Test(package), Form::Test))
 }

@@ -40,6 +40,6 @@ pub use error::RpcError;
 pub use limits::Limits;
 pub use methods::{Cost, Extra, Method, Param, Serves, document, methods};
 pub use server::{Commons, Server, Token};
-pub use session::{BroadcastError, BroadcastId, Counts, Output, Session};
+pub use session::{Counts, Output, Session, SubmissionId};
 pub use subscriptions::{Interest, InterestChange};
 pub use version::ProtocolVersion;

@@ -79,6 +79,16 @@ impl<'a> Args<'a> {
             .ok_or_else(|| self.bad(index, "should be a hex string"))
     }
 
+    /// A list of texts in hex.
+    pub(super) fn hex_list(&self, index: usize) -> Result<Vec<Vec<u8>>, RpcError> {
+        let list: Vec<&RawValue> =
+            serde_json::from_str(self.json(index)).map_err(|_| self.bad(index, "should be a list"))?;
+        let bytes = |item: &RawValue| text_of(item.get()).and_then(|text| Vec::from_hex(&text).ok());
+        let wrong =
+            |item: &RawValue| RpcError::bad_request(format!("{} should be a hex string", shown(item.get())));
+        list.into_iter().map(|item| bytes(item).ok_or_else(|| wrong(item))).collect()
+    }
+
     /// Hex in which a half byte may be left over: noise of any length.
     pub(super) fn hex_noise(&self, index: usize) -> Result<(), RpcError> {
         let is_hex = |text: Cow<'_, str>| text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -120,9 +130,12 @@ impl<'a> Args<'a> {
 
     /// The argument as an error shows it: strings without quotes, and not all of a long one.
     pub(super) fn shown(&self, index: usize) -> String {
-        let json = self.json(index);
-        shortened(&text_of(json).unwrap_or(Cow::Borrowed(json)))
+        shown(self.json(index))
     }
+}
+
+fn shown(json: &str) -> String {
+    shortened(&text_of(json).unwrap_or(Cow::Borrowed(json)))
 }
 
 /// What a request gave, in the method's order. Nothing is kept of what the method does not take.

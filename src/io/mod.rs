@@ -43,8 +43,8 @@ use writer::OnFull;
 
 /// Peer events that wait for the node; each may be a block, so this bounds memory.
 const PEER_EVENTS: usize = 16;
-/// Broadcasts that wait for the node.
-const BROADCASTS: usize = 64;
+/// What wallets handed in and the node has not looked at.
+const SUBMISSIONS: usize = 64;
 /// How long the writer may take to commit what it has when we stop.
 const STOP_WITHIN: Duration = Duration::from_secs(8);
 
@@ -183,8 +183,8 @@ async fn serve_chain(
     let mut server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
     server.hosts = config.services.reported_hosts();
     let hub = Arc::new(wallets::Hub::new(Arc::new(view)));
-    let (broadcast_sender, broadcasts) = mpsc::channel(BROADCASTS);
-    let shared = doors.serve(clock, server, hub.clone(), broadcast_sender, stop.clone());
+    let (submission_sender, submissions) = mpsc::channel(SUBMISSIONS);
+    let shared = doors.serve(clock, server, hub.clone(), submission_sender, stop.clone());
     office.serve(config.network, &shared);
     drop(shared);
 
@@ -217,7 +217,7 @@ async fn serve_chain(
         operator: operator::Operator::new(),
         peers,
         threads,
-        broadcasts,
+        submissions,
         checks,
         chain: commands,
         hub,

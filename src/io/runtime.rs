@@ -1,6 +1,6 @@
 //! The node's loop: one task that feeds the node and does what it puts out.
 //!
-//! Peers, threads, wallets' broadcasts and timers come in through channels; nothing here decides anything.
+//! Peers, threads, wallets' submissions and timers come in through channels; nothing here decides anything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use super::clock::Clock;
 use super::connection::{PeerCommand, PeerEvent, PeerLink};
 use super::operator::Operator;
 use super::threads::{CheckJob, ThreadEvent};
-use super::wallets::{BroadcastReply, BroadcastRequest, Hub};
+use super::wallets::{Hub, SubmissionReply, SubmissionRequest};
 use crate::node::chain::Command;
-use crate::node::{BroadcastId, Input, Node, Output};
+use crate::node::{Input, Node, Output, SubmissionId};
 use crate::peer::{CloseReason, PeerId};
 
 /// All ends of the node's loop.
@@ -28,7 +28,7 @@ pub struct Runtime {
     pub operator: Operator,
     pub peers: mpsc::Receiver<PeerEvent>,
     pub threads: mpsc::UnboundedReceiver<ThreadEvent>,
-    pub broadcasts: mpsc::Receiver<BroadcastRequest>,
+    pub submissions: mpsc::Receiver<SubmissionRequest>,
     pub checks: std_mpsc::Sender<CheckJob>,
     pub chain: std_mpsc::Sender<Command>,
     pub hub: Arc<Hub>,
@@ -42,8 +42,8 @@ pub struct Runtime {
 #[derive(Debug, Default)]
 pub struct Links {
     peers: BTreeMap<PeerId, PeerLink>,
-    broadcasts: BTreeMap<BroadcastId, BroadcastReply>,
-    next_broadcast: u64,
+    submissions: BTreeMap<SubmissionId, SubmissionReply>,
+    next_submission: u64,
 }
 
 impl Runtime {
@@ -61,11 +61,11 @@ impl Runtime {
                     ThreadEvent::Fatal(failure) => anyhow::bail!("{failure}"),
                 },
                 () = sleep_until(timer) => self.timeout(),
-                Some(request) = self.broadcasts.recv() => {
-                    let id = BroadcastId(self.links.next_broadcast);
-                    self.links.next_broadcast += 1;
-                    self.links.broadcasts.insert(id, request.reply);
-                    self.node.handle(self.clock.now(), Input::Broadcast { id, raw: request.raw });
+                Some(SubmissionRequest { what, reply }) = self.submissions.recv() => {
+                    let id = SubmissionId(self.links.next_submission);
+                    self.links.next_submission += 1;
+                    self.links.submissions.insert(id, reply);
+                    self.node.handle(self.clock.now(), Input::Submit { id, what });
                 }
                 Some(event) = self.peers.recv() => self.peer_event(event),
             }
@@ -115,10 +115,10 @@ impl Runtime {
                     self.height.store(i32::try_from(height).unwrap_or(i32::MAX), Ordering::Relaxed);
                     self.hub.publish(publication);
                 }
-                Output::Broadcast { id, result } => {
-                    if let Some(reply) = self.links.broadcasts.remove(&id) {
+                Output::Submitted { id, outcome } => {
+                    if let Some(reply) = self.links.submissions.remove(&id) {
                         // The wallet may have gone meanwhile.
-                        let _ = reply.send(result);
+                        let _ = reply.send(outcome);
                     }
                 }
                 Output::Notice(notice) => self.operator.notice(&notice),

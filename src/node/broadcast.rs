@@ -6,24 +6,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
-
+use crate::mempool::{Outcome, Submission, Unconfirmed};
 use crate::peer::{Message, PeerId, PeerInfo};
 
 /// A feefilter at or above this, in satoshi per 1,000 vB, is what a node in initial download sends: it drops
 /// every transaction without a word.
 const FEE_FILTER_OF_INITIAL_DOWNLOAD: u64 = 9_900_000;
-
-/// One wallet's request, numbered by the shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BroadcastId(pub u64);
-
-/// Why nothing was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BroadcastError {
-    #[error("no peers to broadcast to")]
-    NoPeers,
-}
 
 /// Which peers take transactions.
 #[derive(Debug, Default)]
@@ -55,12 +43,23 @@ impl Broadcasts {
         }
     }
 
-    /// Hands the transaction to every peer that takes it; `Ok` where there was one.
-    pub fn send(&mut self, raw: &Bytes) -> Result<(), BroadcastError> {
+    /// Hands a transaction to every peer that takes it.
+    pub fn submit(&mut self, what: Submission) -> Outcome {
+        let Submission::Transaction(raw) = what else {
+            return Outcome::Unavailable("packages are not taken yet".into());
+        };
+        let Ok(tx) = Unconfirmed::parse(&raw) else {
+            let words = "TX decode failed. Make sure the tx has at least one input.";
+            return Outcome::Rejected(words.into());
+        };
         let able = self.takers.iter().filter(|(_, taker)| taker.fee_filter < FEE_FILTER_OF_INITIAL_DOWNLOAD);
         let before = self.outputs.len();
         self.outputs.extend(able.map(|(peer, _)| (*peer, Message::Tx(raw.clone()))));
-        if self.outputs.len() > before { Ok(()) } else { Err(BroadcastError::NoPeers) }
+        if self.outputs.len() > before {
+            Outcome::Sent(tx.txid())
+        } else {
+            Outcome::Unavailable("no peers to broadcast to".into())
+        }
     }
 
     pub fn poll(&mut self) -> Option<(PeerId, Message)> {
@@ -85,7 +84,12 @@ mod tests {
         }
     }
 
-    const TX: Bytes = Bytes::from_static(b"a transaction");
+    /// A transaction, and its id.
+    fn payment() -> (Submission, Outcome) {
+        let tx = bitcoin::constants::genesis_block(bitcoin::Network::Bitcoin).txdata.remove(0);
+        let raw = bitcoin::consensus::serialize(&tx).into();
+        (Submission::Transaction(raw), Outcome::Sent(tx.compute_txid()))
+    }
 
     #[test]
     fn only_peers_that_take_transactions_are_sent_one() {
@@ -97,7 +101,8 @@ mod tests {
         broadcasts.fee_filter(syncing, 9_936_506);
         broadcasts.fee_filter(alice, 1000);
 
-        assert_eq!(broadcasts.send(&TX), Ok(()));
+        let (tx, sent) = payment();
+        assert_eq!(broadcasts.submit(tx), sent);
 
         assert!(matches!(broadcasts.poll(), Some((to, Message::Tx(_))) if to == alice));
         assert!(broadcasts.poll().is_none());
@@ -109,6 +114,7 @@ mod tests {
         broadcasts.peer_ready(PeerId(1), &peer(true));
         broadcasts.peer_gone(PeerId(1));
 
-        assert_eq!(broadcasts.send(&TX), Err(BroadcastError::NoPeers));
+        let outcome = broadcasts.submit(payment().0);
+        assert_eq!(outcome, Outcome::Unavailable("no peers to broadcast to".into()));
     }
 }

@@ -16,17 +16,16 @@ use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Work};
-use bytes::Bytes;
 use chainstore::{Damaged, Height, Snapshot, Tip};
 
 use broadcast::Broadcasts;
-pub use broadcast::{BroadcastError, BroadcastId};
 use chain::{Chain, Command, Event, Restored};
 use progress::Meter;
 pub use progress::Progress;
 
 use crate::blocks::{self, BlockSync, Refusal};
 use crate::headers::{self, HeaderSync};
+use crate::mempool::{Outcome, Submission};
 use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::query::{SyncState, Touched, View};
 use crate::time::{Instant, Now};
@@ -40,6 +39,10 @@ const NO_SOURCE_EVERY: Duration = Duration::from_secs(60);
 const NO_SOURCE_AFTER: Duration = Duration::from_secs(5);
 /// A tip older than this is worth a warning: no such gap between blocks is expected in years.
 const OLD_TIP_SECS: u64 = 24 * 60 * 60;
+
+/// What one wallet handed in, numbered by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubmissionId(pub u64);
 
 /// What happened outside.
 #[derive(Debug)]
@@ -55,10 +58,10 @@ pub enum Input {
     },
     /// What became of a command to the chain's writer.
     Chain(Event),
-    /// A wallet's transaction, already checked as far as it can be.
-    Broadcast {
-        id: BroadcastId,
-        raw: Bytes,
+    /// What a wallet handed in.
+    Submit {
+        id: SubmissionId,
+        what: Submission,
     },
 }
 
@@ -77,10 +80,10 @@ pub enum Output {
     Chain(Command),
     /// Wallets are answered from this view from now on.
     Publish(Publication),
-    /// What became of a broadcast.
-    Broadcast {
-        id: BroadcastId,
-        result: Result<(), BroadcastError>,
+    /// What became of a submission.
+    Submitted {
+        id: SubmissionId,
+        outcome: Outcome,
     },
     Notice(Notice),
 }
@@ -237,9 +240,9 @@ impl Node {
             }
             Input::Chain(Event::Committed(commit)) => self.committed(commit),
             Input::Chain(Event::Restored(restored)) => self.restored(now, restored),
-            Input::Broadcast { id, raw } => {
-                let result = self.broadcasts.send(&raw);
-                self.outputs.push_back(Output::Broadcast { id, result });
+            Input::Submit { id, what } => {
+                let outcome = self.broadcasts.submit(what);
+                self.outputs.push_back(Output::Submitted { id, outcome });
             }
         }
         self.route(now);

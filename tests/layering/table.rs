@@ -63,13 +63,13 @@ pub const LAYERS: &[Layer] = &[
     pure("query", &["mempool"], Store::Everything, &["bytes", "thiserror"]),
     pure(
         "electrum",
-        &["query", "time"],
+        &["query", "mempool", "time"],
         Store::Types,
         &["serde", "serde_json", "bytes", "thiserror", "fastrand", "regex"],
     ),
     pure(
         "node",
-        &["time", "validate", "peer", "headers", "blocks", "query", "electrum"],
+        &["time", "validate", "peer", "headers", "blocks", "mempool", "query", "electrum"],
         Store::Everything,
         &["bytes", "thiserror", "fastrand"],
     ),

@@ -8,6 +8,8 @@ mod table;
 
 use std::fmt::Write as _;
 
+use crate::mempool::Submission;
+
 use super::error::RpcError;
 use super::json::Json;
 use super::params::Args;
@@ -78,8 +80,8 @@ pub enum Serves {
 #[derive(Debug)]
 pub(super) enum Reply {
     Now(Json),
-    /// Answered when the peers have been told, or could not be.
-    Broadcast(super::broadcast::Checked),
+    /// Answered when the mempool and the peers have seen it, or could not.
+    Submit(Submission, super::broadcast::Form),
     /// The error is answered, and the connection closed.
     Last(RpcError),
 }

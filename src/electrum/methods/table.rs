@@ -373,7 +373,7 @@ pub(super) static METHODS: &[Method] = &[
         "blockchain.transaction.broadcast",
         &[needs("raw_tx")],
         cost(0.25, 0.0004, "byte"),
-        "the txid, once peers were told; an error is a result too",
+        "the txid, once a peer has it; an error is a result too",
         answer_legacy::broadcast,
     )
     .until(V1_0),
@@ -381,10 +381,26 @@ pub(super) static METHODS: &[Method] = &[
         "blockchain.transaction.broadcast",
         &[needs("raw_tx")],
         cost(0.25, 0.0004, "byte"),
-        "the txid, once peers were told",
+        "the txid, once a peer has it",
         answer_transaction::broadcast,
     )
     .since(V1_1),
+    synced(
+        "blockchain.transaction.broadcast_package",
+        &[needs("raw_txs"), takes("verbose", "false")],
+        cost(0.25, 0.0004, "byte"),
+        "`{success, errors}`; with *verbose* what Bitcoin Core's `submitpackage` answers",
+        answer_transaction::broadcast_package,
+    )
+    .since(V1_6),
+    synced(
+        "blockchain.transaction.testmempoolaccept",
+        &[needs("raw_txs")],
+        cost(0.25, 0.0004, "byte"),
+        "of each `{txid, wtxid, allowed, reason}`; what this server's own mempool would do",
+        answer_transaction::test_accept,
+    )
+    .since(V1_7),
     method("blockchain.estimatefee", &[needs("number")], flat(0.1), "`-1`: no data", answer_fees::estimate)
         .until(V1_4_3),
     method(

@@ -2,7 +2,7 @@
 //!
 //! Answers from the view that it holds and notifies when it is given a new one (`notify`): first of the tip, then of
 //! scripts, then of outpoints, never before the answer that made the subscription, and all from the one view.
-//! Broadcasts are answered later, while other requests go on. `context` is what a method sees of it all. No socket
+//! Submissions are answered later, while other requests go on. `context` is what a method sees of it all. No socket
 //! here, and no clock: the shell hands in lines and the time, and takes instructions.
 
 mod context;
@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::Txid;
 use bytes::Bytes;
 
+use crate::mempool::{Outcome as Submitted, Submission};
 use crate::query::{Error, SyncState, Touched, View};
 use crate::time::{Instant, Now};
 
 use super::answer_server::syncing;
 use super::batch::{self, Batch};
-use super::broadcast::{self, Checked};
+use super::broadcast::{self, Form};
 use super::client::Client;
 use super::error::RpcError;
 use super::json::Json;
@@ -32,8 +32,8 @@ use super::subscriptions::{Interest, InterestChange, Subscriptions};
 use super::version::ProtocolVersion;
 pub(super) use context::Context;
 
-/// Broadcasts of one session that wait for peers.
-const MAX_WAITING_BROADCASTS: usize = 32;
+/// Submissions of one session that wait for peers.
+const MAX_WAITING: usize = 32;
 
 /// What a connection costs, in the units of requests.
 const CONNECTION_COST: f64 = 5.0;
@@ -43,26 +43,17 @@ const ERROR_COST: f64 = 100.0;
 /// What a part of a batch may cost before others have their turn; some milliseconds.
 const PART_COST: f64 = 5.0;
 
-/// One broadcast of one session.
+/// One submission of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BroadcastId(u64);
-
-/// Why a broadcast failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BroadcastError {
-    /// The network's rules forbid it, in Bitcoin Core's words.
-    Rejected(String),
-    /// It could not be sent, in words for a person: no peers.
-    Unavailable(String),
-}
+pub struct SubmissionId(u64);
 
 /// What the shell has to do.
 #[derive(Debug)]
 pub enum Output {
     /// A line to send, its newline included.
     Send(Bytes),
-    /// Show this transaction to peers, then call [`Session::handle_broadcast_result`].
-    Broadcast { id: BroadcastId, txid: Txid, raw: Bytes },
+    /// Hand this in, then call [`Session::handle_submitted`].
+    Submit { id: SubmissionId, what: Submission },
     /// From now on a change concerns the session, or no longer.
     Interest(InterestChange),
     /// The store failed while answering: for the log.
@@ -78,9 +69,9 @@ pub struct Session {
     view: Arc<View>,
     client: Client,
     subscriptions: Subscriptions,
-    /// Broadcasts on their way.
-    waiting: BTreeMap<BroadcastId, Waiting>,
-    next_broadcast: u64,
+    /// Submissions on their way.
+    waiting: BTreeMap<SubmissionId, Waiting>,
+    next_submission: u64,
     /// Batches of which an answer is still missing.
     batches: BTreeMap<u64, Batch>,
     next_batch: u64,
@@ -121,11 +112,11 @@ enum Stage {
     Closed,
 }
 
-/// A request whose answer depends on peers.
+/// A request whose answer depends on the mempool and on peers.
 #[derive(Debug)]
 struct Waiting {
     envelope: Envelope<'static>,
-    raw: Bytes,
+    form: Form,
     /// The batch that it is part of, and its place there.
     batch: Option<(u64, usize)>,
     since: Instant,
@@ -144,7 +135,7 @@ enum Outcome<'a> {
     Answered(Envelope<'a>, Result<Json, RpcError>),
     /// A notification: nothing to say.
     Silent,
-    Waits(Envelope<'a>, Checked),
+    Waits(Envelope<'a>, Submission, Form),
 }
 
 impl Session {
@@ -156,7 +147,7 @@ impl Session {
             client: Client::default(),
             subscriptions: Subscriptions::default(),
             waiting: BTreeMap::new(),
-            next_broadcast: 0,
+            next_submission: 0,
             batches: BTreeMap::new(),
             next_batch: 0,
             rest: None,
@@ -186,7 +177,7 @@ impl Session {
                     self.send(text);
                 }
                 Outcome::Silent => {}
-                Outcome::Waits(envelope, checked) => self.broadcast(now, envelope, checked, None),
+                Outcome::Waits(envelope, what, form) => self.submit(now, envelope, what, form, None),
             },
             Incoming::Batch(items, excess) => self.run_batch(now, items, &excess),
         }
@@ -233,29 +224,18 @@ impl Session {
         }
     }
 
-    /// The peers were shown a transaction, or could not be.
-    pub fn handle_broadcast_result(
-        &mut self,
-        _now: Now,
-        id: BroadcastId,
-        result: Result<Txid, BroadcastError>,
-    ) {
+    /// What became of a submission.
+    pub fn handle_submitted(&mut self, _now: Now, id: SubmissionId, outcome: Submitted) {
         let Some(waiting) = self.waiting.remove(&id) else { return };
         if self.stage == Stage::Closed {
             return;
         }
-        let answer = match result {
-            Ok(txid) => {
-                self.counts.broadcasts += 1;
-                Ok(Json::hash(txid))
-            }
-            Err(BroadcastError::Rejected(reason)) => Err(broadcast::rejected(&reason, &waiting.raw)),
-            Err(BroadcastError::Unavailable(why)) => Err(RpcError::unavailable(why)),
-        };
-        self.broadcast_answered(waiting, answer);
+        self.counts.broadcasts += u64::from(matches!(outcome, Submitted::Sent(_)));
+        let answer = broadcast::answer(&waiting.form, outcome);
+        self.submission_answered(waiting, answer);
     }
 
-    fn broadcast_answered(&mut self, waiting: Waiting, answer: Result<Json, RpcError>) {
+    fn submission_answered(&mut self, waiting: Waiting, answer: Result<Json, RpcError>) {
         let answer = match answer {
             // In 1.0 it is a result like a txid.
             Err(error) if self.version() == ProtocolVersion::V1_0 => Ok(Json::text(&error.message)),
@@ -289,7 +269,7 @@ impl Session {
         if self.stage == Stage::Closed {
             return;
         }
-        let late: Vec<BroadcastId> = self
+        let late: Vec<SubmissionId> = self
             .waiting
             .iter()
             .filter(|(_, waiting)| now.instant >= waiting.since + self.server.limits.request_time)
@@ -297,7 +277,7 @@ impl Session {
             .collect();
         for id in late {
             if let Some(waiting) = self.waiting.remove(&id) {
-                self.broadcast_answered(waiting, Err(RpcError::busy("server busy - request timed out")));
+                self.submission_answered(waiting, Err(RpcError::busy("server busy - request timed out")));
             }
         }
         if self.next_noise.is_some_and(|due| now.instant >= due) {
@@ -366,7 +346,7 @@ impl Session {
                 let envelope = request.envelope;
                 match result {
                     Ok(Reply::Now(result)) => (envelope, Ok(result)),
-                    Ok(Reply::Broadcast(checked)) => return Outcome::Waits(envelope, checked),
+                    Ok(Reply::Submit(what, form)) => return Outcome::Waits(envelope, what, form),
                     Ok(Reply::Last(error)) => {
                         self.stage = Stage::InputEnded;
                         (envelope, Err(error))
@@ -409,7 +389,7 @@ impl Session {
         let reply = (method.answer)(&mut context, &args);
         self.cost += method.cost.of(context.units);
         match reply? {
-            Reply::Broadcast(_) if self.waiting.len() >= MAX_WAITING_BROADCASTS => {
+            Reply::Submit(..) if self.waiting.len() >= MAX_WAITING => {
                 Err(RpcError::busy("server busy: too many broadcasts at once").into())
             }
             reply => Ok(reply),
@@ -454,9 +434,9 @@ impl Session {
             match self.run(item) {
                 Outcome::Answered(envelope, answer) => batch.push(&envelope, &answer),
                 Outcome::Silent => {}
-                Outcome::Waits(envelope, checked) => {
+                Outcome::Waits(envelope, what, form) => {
                     let place = batch.push_missing();
-                    self.broadcast(now, envelope, checked, Some((id, place)));
+                    self.submit(now, envelope, what, form, Some((id, place)));
                 }
             }
         }
@@ -473,13 +453,19 @@ impl Session {
         self.notify_held_back();
     }
 
-    fn broadcast(&mut self, now: Now, envelope: Envelope<'_>, checked: Checked, batch: Option<(u64, usize)>) {
-        let id = BroadcastId(self.next_broadcast);
-        self.next_broadcast += 1;
-        let Checked { txid, raw } = checked;
+    fn submit(
+        &mut self,
+        now: Now,
+        envelope: Envelope<'_>,
+        what: Submission,
+        form: Form,
+        batch: Option<(u64, usize)>,
+    ) {
+        let id = SubmissionId(self.next_submission);
+        self.next_submission += 1;
         let envelope = envelope.into_owned();
-        self.waiting.insert(id, Waiting { envelope, raw: raw.clone(), batch, since: now.instant });
-        self.outputs.push_back(Output::Broadcast { id, txid, raw });
+        self.waiting.insert(id, Waiting { envelope, form, batch, since: now.instant });
+        self.outputs.push_back(Output::Submit { id, what });
     }
 
     /// What the wallet is told of a failing store.

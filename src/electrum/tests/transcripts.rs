@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::electrum::methods::methods;
-use crate::electrum::{BroadcastError, ProtocolVersion};
+use bitcoin::{Amount, Txid, Wtxid};
+
+use crate::electrum::ProtocolVersion;
+use crate::mempool::{FeeRate, Outcome, PackageMember, PackageOutcome, Taken, Tested};
 use crate::time::Now;
 
 use super::wallet::Wallet;
@@ -144,15 +147,12 @@ fn happens(slot: &mut Option<Wallet>, what: &str) -> Vec<String> {
         }
         ["syncing", percent, secs] => wallet.commit_syncing(percent.parse().unwrap(), secs.parse().unwrap()),
         ["synced"] => wallet.commit(),
-        ["peers", "take", "it"] => wallet.peers_say(Ok(())),
-        ["peers", "refuse:", ..] => {
-            let reason = what.split_once(": ").unwrap().1.to_owned();
-            wallet.peers_say(Err(BroadcastError::Rejected(reason)))
-        }
-        ["nobody", "hears:", ..] => {
-            let why = what.split_once(": ").unwrap().1.to_owned();
-            wallet.peers_say(Err(BroadcastError::Unavailable(why)))
-        }
+        ["peers", "take", "it"] => wallet.peers_take_it(),
+        ["refused:", ..] => wallet.comes_of_it(|_| Outcome::Rejected(after_colon(what))),
+        ["nobody", "hears:", ..] => wallet.comes_of_it(|_| Outcome::Unavailable(after_colon(what))),
+        ["package", "taken"] => wallet.comes_of_it(|txids| package(txids, None)),
+        ["package", "refused:", ..] => wallet.comes_of_it(|txids| package(txids, Some(after_colon(what)))),
+        ["tested:", ..] => wallet.comes_of_it(|txids| tested(txids, &after_colon(what))),
         ["end", "of", "input"] => {
             wallet.session.handle_end_of_input(Now::default());
             wallet.outputs()
@@ -172,4 +172,46 @@ fn happens(slot: &mut Option<Wallet>, what: &str) -> Vec<String> {
         }
         _ => panic!("what is {what}?"),
     }
+}
+
+fn after_colon(what: &str) -> String {
+    what.split_once(": ").unwrap().1.to_owned()
+}
+
+/// A package of which all was taken, or the last was refused.
+fn package(txids: &[Txid], refused: Option<String>) -> Outcome {
+    let member = |txid: &Txid| PackageMember {
+        txid: *txid,
+        wtxid: Wtxid::from_raw_hash(txid.to_raw_hash()),
+        result: Ok(Taken {
+            vsize: 110,
+            fee: Amount::from_sat(220),
+            effective: Some((FeeRate(2_000), vec![Wtxid::from_raw_hash(txid.to_raw_hash())])),
+        }),
+    };
+    let mut transactions: Vec<PackageMember> = txids.iter().map(member).collect();
+    let mut message = "success".to_owned();
+    if let Some(reason) = refused {
+        transactions.last_mut().unwrap().result = Err(reason);
+        message = "transaction failed".to_owned();
+    }
+    Outcome::Package(PackageOutcome { message, transactions, replaced: vec![txids[0]] })
+}
+
+/// The first is allowed if nothing is said of it, the others were not judged.
+fn tested(txids: &[Txid], reason: &str) -> Outcome {
+    let reason = (reason != "good").then(|| reason.to_owned());
+    let first = |at: usize| (at == 0).then_some(reason.is_none());
+    Outcome::Tested(
+        txids
+            .iter()
+            .enumerate()
+            .map(|(at, txid)| Tested {
+                txid: *txid,
+                wtxid: Wtxid::from_raw_hash(txid.to_raw_hash()),
+                allowed: first(at),
+                reason: reason.clone().filter(|_| at == 0),
+            })
+            .collect(),
+    )
 }

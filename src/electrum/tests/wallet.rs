@@ -8,7 +8,8 @@ use bitcoin::{Script, Txid};
 use chainstore::ScriptHash;
 use serde_json::Value;
 
-use crate::electrum::{BroadcastError, BroadcastId, Output, Server, Session};
+use crate::electrum::{Output, Server, Session, SubmissionId};
+use crate::mempool::{Outcome, Submission, Unconfirmed};
 use crate::query::testing::Chain;
 use crate::query::{SyncState, Touched, View};
 use crate::time::Now;
@@ -21,7 +22,7 @@ pub(super) struct Wallet {
     pub(super) view: Arc<View>,
     pub(super) closed: bool,
     /// Broadcasts that the session asked for and that have no result yet, oldest first.
-    pub(super) broadcasts: Vec<(BroadcastId, Txid)>,
+    pub(super) submissions: Vec<(SubmissionId, Vec<Txid>)>,
 }
 
 impl Wallet {
@@ -30,7 +31,7 @@ impl Wallet {
         let mut chain = Chain::mainnet(height);
         let (view, _) = chain.commit();
         let session = new_session(&view);
-        Self { chain, session, view, closed: false, broadcasts: Vec::new() }
+        Self { chain, session, view, closed: false, submissions: Vec::new() }
     }
 
     /// The same with other settings of the server.
@@ -46,7 +47,7 @@ impl Wallet {
     pub(super) fn reconnect(&mut self) {
         self.session = new_session(&self.view);
         self.closed = false;
-        self.broadcasts.clear();
+        self.submissions.clear();
     }
 
     /// Sends a line; what comes back, as text.
@@ -77,11 +78,16 @@ impl Wallet {
         self.outputs()
     }
 
-    /// Peers answer for the oldest broadcast.
-    pub(super) fn peers_say(&mut self, result: Result<(), BroadcastError>) -> Vec<String> {
-        let (id, txid) = self.broadcasts.remove(0);
-        self.session.handle_broadcast_result(Now::default(), id, result.map(|()| txid));
+    /// What became of the oldest submission, given the ids of its transactions.
+    pub(super) fn comes_of_it(&mut self, outcome: impl FnOnce(&[Txid]) -> Outcome) -> Vec<String> {
+        let (id, txids) = self.submissions.remove(0);
+        self.session.handle_submitted(Now::default(), id, outcome(&txids));
         self.outputs()
+    }
+
+    /// Peers took the oldest one.
+    pub(super) fn peers_take_it(&mut self) -> Vec<String> {
+        self.comes_of_it(|txids| Outcome::Sent(txids[0]))
     }
 
     /// Lines that the session sent, without their newlines, and other instructions in words.
@@ -96,9 +102,17 @@ impl Wallet {
                     assert!(!text.contains('\n'), "one line is one message");
                     format!("< {text}")
                 }
-                Output::Broadcast { id, txid, .. } => {
-                    self.broadcasts.push((id, txid));
-                    format!("! broadcast {txid}")
+                Output::Submit { id, what } => {
+                    let (how, list) = match what {
+                        Submission::Transaction(raw) => ("transaction", vec![raw]),
+                        Submission::Package(list) => ("package", list),
+                        Submission::Test(list) => ("test", list),
+                    };
+                    let txids = list.iter().filter_map(|raw| Some(Unconfirmed::parse(raw).ok()?.txid()));
+                    let txids: Vec<Txid> = txids.collect();
+                    let shown: Vec<String> = txids.iter().map(Txid::to_string).collect();
+                    self.submissions.push((id, txids));
+                    format!("! submit {how} {}", shown.join(" ")).trim_end().to_owned()
                 }
                 Output::Interest(_) => continue,
                 Output::Fault(error) => format!("! fault {error}"),

@@ -38,7 +38,7 @@ use listener::Listener;
 pub use listener::bind;
 pub use sessions::{SessionId, Sessions};
 use shelf::Shelf;
-pub use talk::{BroadcastReply, BroadcastRequest};
+pub use talk::{SubmissionReply, SubmissionRequest};
 use tls::Tls;
 
 /// Takes a lock though another panicked while holding it: none of these tables and sums is ever left half changed.
@@ -52,7 +52,7 @@ pub struct Shared {
     pub clock: Clock,
     pub server: Arc<Server>,
     pub hub: Arc<Hub>,
-    pub broadcasts: mpsc::Sender<BroadcastRequest>,
+    pub submissions: mpsc::Sender<SubmissionRequest>,
     pub stop: CancellationToken,
     pub sessions: Arc<Sessions>,
     tls: Option<Arc<Tls>>,
@@ -114,7 +114,7 @@ impl Doors {
         clock: Clock,
         mut server: Server,
         hub: Arc<Hub>,
-        broadcasts: mpsc::Sender<BroadcastRequest>,
+        submissions: mpsc::Sender<SubmissionRequest>,
         stop: CancellationToken,
     ) -> Shared {
         let Self { listeners, sessions, tls, proxies, wallets } = self;
@@ -133,7 +133,7 @@ impl Doors {
             clock,
             server: Arc::new(server),
             hub,
-            broadcasts,
+            submissions,
             stop,
             sessions,
             tls,

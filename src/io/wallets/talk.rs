@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bitcoin::Txid;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -24,8 +23,8 @@ use super::hub::{Hub, Mailbox, News};
 use super::sessions::Seat;
 use super::wire::Wire;
 use crate::electrum::transport::{Framing, LineDecoder, Padder};
-use crate::electrum::{self, BroadcastId, Output, Session};
-use crate::node::BroadcastError;
+use crate::electrum::{Output, Session, SubmissionId};
+use crate::mempool::{Outcome, Submission};
 use crate::time::Now;
 
 /// What may wait for one wallet before it is neither read from nor given news; an answer may still pass it.
@@ -37,14 +36,14 @@ const TURN: Duration = Duration::from_millis(1);
 /// An empty buffer that grew past this is given back.
 const KEEP_BYTES: usize = 16 * 1024;
 
-/// What the node says about a broadcast.
-pub type BroadcastReply = oneshot::Sender<Result<(), BroadcastError>>;
+/// Where what became of a submission is awaited.
+pub type SubmissionReply = oneshot::Sender<Outcome>;
 
-/// A wallet's transaction on its way to the node.
+/// What a wallet handed in, on its way to the node.
 #[derive(Debug)]
-pub struct BroadcastRequest {
-    pub raw: Bytes,
-    pub reply: BroadcastReply,
+pub struct SubmissionRequest {
+    pub what: Submission,
+    pub reply: SubmissionReply,
 }
 
 /// One wallet's connection.
@@ -58,7 +57,7 @@ pub struct Talk<'a> {
     mailbox: Arc<Mailbox>,
     /// Number of the view that the session answers from.
     seen: u64,
-    broadcasts: mpsc::Sender<BroadcastRequest>,
+    submissions: mpsc::Sender<SubmissionRequest>,
     replies: JoinSet<Reply>,
     lines: LineDecoder,
     /// Until the wallet closes its side.
@@ -83,8 +82,8 @@ enum Moved {
     In(usize),
 }
 
-/// What comes back of a broadcast.
-type Reply = (BroadcastId, Result<Txid, electrum::BroadcastError>);
+/// What comes back of a submission.
+type Reply = (SubmissionId, Outcome);
 
 impl<'a> Talk<'a> {
     /// A session with the view of now.
@@ -101,7 +100,7 @@ impl<'a> Talk<'a> {
             hub: shared.hub.clone(),
             mailbox,
             seen: number,
-            broadcasts: shared.broadcasts.clone(),
+            submissions: shared.submissions.clone(),
             replies: JoinSet::new(),
             lines: LineDecoder::new(shared.server.limits.request_bytes),
             input_open: true,
@@ -191,8 +190,8 @@ impl<'a> Talk<'a> {
                     self.session.handle_timeout(self.clock.now());
                 }
                 Some(reply) = self.replies.join_next(), if !self.replies.is_empty() => {
-                    if let Ok((id, result)) = reply {
-                        self.session.handle_broadcast_result(self.clock.now(), id, result);
+                    if let Ok((id, outcome)) = reply {
+                        self.session.handle_submitted(self.clock.now(), id, outcome);
                     }
                 }
             }
@@ -308,9 +307,9 @@ impl<'a> Talk<'a> {
                         Some(padder) => padder.push(line),
                     }
                 }
-                Output::Broadcast { id, txid, raw } => {
-                    let broadcasts = self.broadcasts.clone();
-                    self.replies.spawn(async move { (id, broadcast(broadcasts, txid, raw).await) });
+                Output::Submit { id, what } => {
+                    let submissions = self.submissions.clone();
+                    self.replies.spawn(async move { (id, submit(submissions, what).await) });
                 }
                 Output::Interest(change) => {
                     self.hub.change(self.seat.id(), &self.mailbox, self.seen, change);
@@ -368,19 +367,11 @@ fn poll(
     }
 }
 
-async fn broadcast(
-    broadcasts: mpsc::Sender<BroadcastRequest>,
-    txid: Txid,
-    raw: Bytes,
-) -> Result<Txid, electrum::BroadcastError> {
+async fn submit(submissions: mpsc::Sender<SubmissionRequest>, what: Submission) -> Outcome {
     let (reply, answer) = oneshot::channel();
-    let stopping = || electrum::BroadcastError::Unavailable("shutting down".into());
-    broadcasts.send(BroadcastRequest { raw, reply }).await.map_err(|_| stopping())?;
-    match answer.await {
-        Ok(Ok(())) => Ok(txid),
-        Ok(Err(error @ BroadcastError::NoPeers)) => {
-            Err(electrum::BroadcastError::Unavailable(error.to_string()))
-        }
-        Err(_) => Err(stopping()),
-    }
+    let outcome = match submissions.send(SubmissionRequest { what, reply }).await {
+        Ok(()) => answer.await.ok(),
+        Err(_) => None,
+    };
+    outcome.unwrap_or_else(|| Outcome::Unavailable("shutting down".into()))
 }
