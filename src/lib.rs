@@ -12,6 +12,9 @@ pub mod time;
 // CHECK: the rules stand first, as they hold the networks' parameters that every stage reads.
 pub mod validate;
 
+// SOLVER: kinds of script, for what is relayed and what wallets are shown.
+pub mod solver;
+
 // WHO
 pub mod peer;
 

@@ -24,6 +24,8 @@ pub struct Entry {
     pub vsize: u64,
     /// Cost of its signature operations.
     pub sigops_cost: u64,
+    /// The output that is dust, of which there is one at most: whoever spends another must spend it too.
+    pub dust: Option<u32>,
     /// Transaction version 3 (BIP431).
     pub is_truc: bool,
     /// Whether an input is a coinbase's output: a reorganisation may make it unripe.

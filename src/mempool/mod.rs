@@ -3,19 +3,33 @@
 //! In: transactions with the coins that they spend, blocks that were connected or disconnected, the time. Out: what
 //! was taken, why something was not, what wallets should see. In the order of an admission: `transaction` is one as it
 //! came, `coins` what the chain says of its inputs, `policy` which transactions are relayed, `reject` why not,
-//! `entry` one that was taken, `submission` what wallets hand in and are told.
+//! `entry` one that was taken. What is asked of it: `standard` of itself alone, `dust` of outputs worth less than
+//! spending them costs, `inputs` and `witness` (with `redeem`) of what it spends and with what;
+//! `checks` puts them in order. `submission` is what wallets hand in and are told.
 //! Who sent it, whom to ask and whom to tell is for `relay`; scripts are run by `scripts`.
 
+mod checks;
 mod coins;
+mod dust;
 mod entry;
+mod inputs;
 mod policy;
+mod redeem;
 mod reject;
+mod standard;
 mod submission;
 mod transaction;
+mod witness;
 
+#[cfg(test)]
+mod checks_tests;
+
+pub use checks::{check_alone, check_feerate, check_spending};
 pub use coins::{ChainCoin, ChainState, CoinSource, SpentCoin};
 pub use entry::{Entry, Input, Output};
-pub use policy::{ChainLimits, FeeRate, Policy, ReplacementRule};
+pub use policy::{ChainLimits, DataCarrier, FeeRate, Policy, ReplacementRule};
 pub use reject::{Reject, RejectKind};
+pub use standard::check_standard;
 pub use submission::{MAX_PACKAGE, Outcome, PackageMember, PackageOutcome, Submission, Taken, Tested};
 pub use transaction::{Malformed, Unconfirmed};
+pub use witness::spends_witness_program;

@@ -20,6 +20,15 @@ impl FeeRate {
     }
 }
 
+/// What may be written into OP_RETURN outputs, in bytes of their scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataCarrier {
+    /// Bitcoin Core since 30: so many in all of them.
+    Together { bytes: usize },
+    /// Before: there may be one, of so many.
+    One { bytes: usize },
+}
+
 /// How much may hang together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainLimits {
@@ -49,14 +58,14 @@ pub struct Policy {
     pub dust_relay: FeeRate,
     /// Weight units (`MAX_STANDARD_TX_WEIGHT`).
     pub max_weight: u64,
-    /// Bytes of all OP_RETURN scripts together (`-datacarriersize`); `None` where there may be none.
-    pub max_data_carrier: Option<usize>,
-    /// How many OP_RETURN outputs there may be.
-    pub max_data_outputs: usize,
+    /// `-datacarriersize`.
+    pub data_carrier: DataCarrier,
     /// `-permitbaremultisig`.
     pub permit_bare_multisig: bool,
     /// `-bytespersigop`.
     pub bytes_per_sigop: u64,
+    /// Whether a transaction may execute at most 2,500 signature operations outside its witness (BIP54).
+    pub limit_legacy_sigops: bool,
     pub limits: ChainLimits,
     pub replacement: ReplacementRule,
     /// Bytes in memory (`-maxmempool`).
@@ -73,14 +82,23 @@ impl Policy {
             incremental: FeeRate(100),
             dust_relay: FeeRate(3_000),
             max_weight: 400_000,
-            max_data_carrier: Some(100_000),
-            max_data_outputs: usize::MAX,
+            data_carrier: DataCarrier::Together { bytes: 100_000 },
             permit_bare_multisig: true,
             bytes_per_sigop: 20,
+            limit_legacy_sigops: true,
             limits: ChainLimits::Cluster { count: 64, vsize: 101_000 },
             replacement: ReplacementRule::Diagram { max_clusters: 100 },
             max_bytes: 300_000_000,
             expiry: Duration::from_secs(336 * 60 * 60),
+        }
+    }
+    /// Bitcoin Knots', as of 29.4 with `-corepolicy`: of the node that tests compare with.
+    pub fn knots() -> Self {
+        Self {
+            data_carrier: DataCarrier::One { bytes: 83 },
+            limits: ChainLimits::Ancestors { count: 25, vsize: 101_000 },
+            replacement: ReplacementRule::Bip125 { max_evicted: 100 },
+            ..Self::core()
         }
     }
 }

@@ -3,29 +3,20 @@
 //!
 //! The coins of earlier blocks are given; those made in the block itself are found here. Signatures are rung 6.
 //! Source: Bitcoin Core `validation.cpp` (`ConnectBlock`, `GetBlockScriptFlags`, `GetBlockSubsidy`),
-//! `consensus/tx_verify.cpp` (`CheckTxInputs`, `CalculateSequenceLocks`); BIP30, BIP68.
+//! BIP30.
 
-use bitcoin::{Amount, BlockHash, Transaction, Txid};
+use bitcoin::{Amount, BlockHash, Txid};
 use chainstore::{Coin, Height, ScriptClass, TxNum, is_unspendable};
 
 use super::block::CheckedBlock;
 use super::error::BlockError;
+use super::inputs::{MAX_MONEY, SpentValue, check_inputs, locks_passed};
 use super::params::Params;
 use super::sigops::{self, Counted, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
 use super::spends::FROM_CHAIN;
 
-/// Blocks on top of a coinbase before it may be spent.
-const COINBASE_MATURITY: u32 = 100;
-const MAX_MONEY: u64 = 21_000_000 * 100_000_000;
 /// Subsidy of the first blocks, in satoshi.
 const FIRST_SUBSIDY: u64 = 50 * 100_000_000;
-
-/// BIP68: the relative lock is off; it counts time; what it counts.
-const SEQUENCE_DISABLED: u32 = 1 << 31;
-const SEQUENCE_IS_TIME: u32 = 1 << 22;
-const SEQUENCE_MASK: u32 = 0xffff;
-/// Time is counted in units of 512 seconds.
-const SEQUENCE_TIME_SHIFT: u32 = 9;
 
 /// Blocks whose spends broke BIP16 before it was known what it would become (mainnet 170,060, testnet3 514).
 const BIP16_EXCEPTIONS: [&str; 2] = [
@@ -139,11 +130,19 @@ fn spend(
                 spent.push(coin.ok_or(BlockError::MissingInput { outpoint: input.previous_output })?);
             }
             let bad = |reason| BlockError::BadTransaction { reason, txid: *txid };
-            fees += check_inputs(tx, &spent[first..], height).map_err(bad)?;
+            let values = spent[first..].iter().map(|coin| SpentValue {
+                value: coin.value,
+                height: coin.height,
+                is_coinbase: coin.is_coinbase,
+            });
+            fees += check_inputs(tx, values, height).map_err(|error| bad(error.reason()))?;
             if fees > MAX_MONEY {
                 return Err(bad("bad-txns-accumulated-fee-outofrange"));
             }
-            if height.0 >= context.params.csv_height && !locks_passed(tx, &spent[first..], height, context) {
+            let heights = spent[first..].iter().map(|coin| coin.height);
+            if height.0 >= context.params.csv_height
+                && !locks_passed(tx, heights, height, context.parent_mtp, context.mtp_at)
+            {
                 return Err(bad("bad-txns-nonfinal"));
             }
             let spending = tx.input.iter().zip(&spent[first..]);
@@ -187,44 +186,6 @@ fn made_in_block(checked: &CheckedBlock, maker: usize, vout: u32) -> Option<Coin
         is_coinbase: maker == 0,
         class: ScriptClass::of(&output.script_pubkey),
         script_key: checked.script_keys()[number],
-    })
-}
-
-/// Maturity and amounts; the fee in satoshi.
-fn check_inputs(tx: &Transaction, coins: &[Coin], height: Height) -> Result<u64, &'static str> {
-    let mut paid_in = 0;
-    for coin in coins {
-        if coin.is_coinbase && height.0.saturating_sub(coin.height.0) < COINBASE_MATURITY {
-            return Err("bad-txns-premature-spend-of-coinbase");
-        }
-        let value = coin.value.to_sat();
-        if value > MAX_MONEY || paid_in + value > MAX_MONEY {
-            return Err("bad-txns-inputvalues-outofrange");
-        }
-        paid_in += value;
-    }
-    // Rung 3 has found the sum of the outputs in range.
-    let paid_out: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
-    paid_in.checked_sub(paid_out).ok_or("bad-txns-in-belowout")
-}
-
-/// BIP68: every relative lock has run out in a block at `height`.
-fn locks_passed(tx: &Transaction, coins: &[Coin], height: Height, context: &SpendContext<'_>) -> bool {
-    // The version is unsigned for this rule.
-    if (tx.version.0 as u32) < 2 {
-        return true;
-    }
-    tx.input.iter().zip(coins).all(|(input, coin)| {
-        let sequence = input.sequence.to_consensus_u32();
-        if sequence & SEQUENCE_DISABLED != 0 {
-            return true;
-        }
-        let lock = sequence & SEQUENCE_MASK;
-        if sequence & SEQUENCE_IS_TIME == 0 {
-            return height.0 >= coin.height.0.saturating_add(lock);
-        }
-        let since = (context.mtp_at)(coin.height.prev().unwrap_or(Height::GENESIS));
-        u64::from(context.parent_mtp) >= u64::from(since) + u64::from(lock << SEQUENCE_TIME_SHIFT)
     })
 }
 

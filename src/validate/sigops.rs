@@ -2,7 +2,7 @@
 //!
 //! Counted by looking at scripts, not by running them. A legacy operation costs four, one in a witness one.
 //! Source: Bitcoin Core `script/script.cpp` (`GetSigOpCount`), `script/interpreter.cpp` (`CountWitnessSigOps`),
-//! `consensus/tx_verify.cpp` (`GetTransactionSigOpCost`); BIP16, BIP141.
+//! `consensus/tx_verify.cpp` (`GetTransactionSigOpCost`); BIP16, BIP54, BIP141.
 
 use bitcoin::opcodes::Opcode;
 use bitcoin::opcodes::all::{
@@ -13,7 +13,7 @@ use bitcoin::{Script, Transaction, TxIn};
 use chainstore::ScriptClass;
 
 /// What a block's signature operations may cost in all.
-pub(super) const MAX_BLOCK_SIGOPS_COST: u64 = 80_000;
+pub const MAX_BLOCK_SIGOPS_COST: u64 = 80_000;
 /// Cost of one outside a witness.
 pub(super) const WITNESS_SCALE: u64 = 4;
 
@@ -56,6 +56,26 @@ pub(super) fn spending_cost(input: &TxIn, class: ScriptClass, counted: Counted) 
         };
     }
     cost
+}
+
+/// Cost of a whole transaction that no block has yet; `spent` is the script of the output that each input spends.
+pub fn transaction_sigops_cost<'a>(tx: &Transaction, spent: impl Iterator<Item = &'a Script>) -> u64 {
+    let all = Counted { p2sh: true, witness: true };
+    let spending = tx.input.iter().zip(spent);
+    let spending: u64 =
+        spending.map(|(input, script)| spending_cost(input, ScriptClass::of(script), all)).sum();
+    legacy(tx) * WITNESS_SCALE + spending
+}
+
+/// Operations outside the witness that one input may execute, those of the spent output's script among them (BIP54).
+pub fn executed_legacy_sigops(input: &TxIn, spent: &Script) -> u64 {
+    let executed = if spent.is_p2sh() { last_push(&input.script_sig) } else { spent };
+    script_sigops(&input.script_sig) + script_sigops(executed)
+}
+
+/// Operations in a script, each multisig counted by the number of keys that stands before it.
+pub fn script_sigops(script: &Script) -> u64 {
+    count(script, Multisig::AsSaid)
 }
 
 /// How many signatures a multisig counts for.

@@ -55,7 +55,7 @@ pub fn check_transaction(tx: &Transaction) -> Result<(), &'static str> {
 }
 
 /// One input, which spends nothing.
-pub(super) fn is_coinbase(tx: &Transaction) -> bool {
+pub fn is_coinbase(tx: &Transaction) -> bool {
     matches!(&tx.input[..], [input] if input.previous_output == OutPoint::null())
 }
 

@@ -43,14 +43,15 @@ const fn pure(
 }
 
 const EVERYTHING: &[&str] = &[
-    "config", "time", "validate", "peer", "headers", "blocks", "mempool", "query", "electrum", "node",
-    "import", "care", "io",
+    "config", "time", "validate", "solver", "peer", "headers", "blocks", "mempool", "query", "electrum",
+    "node", "import", "care", "io",
 ];
 
 /// In the order of the data. Errors, shared bytes, seeded randomness and hash tables are vocabulary.
 pub const LAYERS: &[Layer] = &[
     pure("time", &[], Store::Nothing, &[]),
     pure("validate", &["time"], Store::Types, &["bytes", "thiserror"]),
+    pure("solver", &[], Store::Nothing, &[]),
     pure("peer", &["validate", "time"], Store::Nothing, &["bytes", "thiserror", "fastrand"]),
     pure("headers", &["peer", "validate", "time"], Store::Types, &["thiserror", "fastrand", "hashbrown"]),
     pure(
@@ -59,11 +60,16 @@ pub const LAYERS: &[Layer] = &[
         Store::Types,
         &["bytes", "thiserror", "fastrand", "hashbrown"],
     ),
-    pure("mempool", &["time", "validate"], Store::Types, &["bytes", "thiserror", "fastrand", "hashbrown"]),
+    pure(
+        "mempool",
+        &["time", "validate", "solver"],
+        Store::Types,
+        &["bytes", "thiserror", "fastrand", "hashbrown"],
+    ),
     pure("query", &["mempool"], Store::Everything, &["bytes", "thiserror"]),
     pure(
         "electrum",
-        &["query", "mempool", "time"],
+        &["query", "mempool", "solver", "time"],
         Store::Types,
         &["serde", "serde_json", "bytes", "thiserror", "fastrand", "regex"],
     ),

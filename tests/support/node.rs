@@ -37,6 +37,12 @@ pub fn bitcoind() -> Option<PathBuf> {
     found
 }
 
+/// Whether a program is Bitcoin Knots, whose rules of relay are others than Core's.
+pub fn is_knots(program: &Path) -> bool {
+    let output = Command::new(program).arg("-version").output().expect("bitcoind says its version");
+    String::from_utf8_lossy(&output.stdout).contains("Knots")
+}
+
 /// An error of the node: Core's code and words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeError {
@@ -56,9 +62,14 @@ pub struct Node {
 impl Node {
     /// Starts a node with an empty chain and a loaded wallet; `None` where there is no bitcoind.
     pub fn start(extra: &[&str]) -> Option<Self> {
-        let node = Self::start_in(TempDir::new().expect("a temporary folder"), extra)?;
+        let node = Self::start_without_wallet(extra)?;
         node.rpc("createwallet", json!(["w"]));
         Some(node)
+    }
+
+    /// Starts a node with an empty chain, which may be a program that was built without wallets.
+    pub fn start_without_wallet(extra: &[&str]) -> Option<Self> {
+        Self::start_in(TempDir::new().expect("a temporary folder"), extra)
     }
 
     /// Starts a node on a copy of the folder that another left behind.
@@ -180,6 +191,11 @@ impl Node {
     /// Mines to the wallet; the hashes of the blocks.
     pub fn generate(&self, count: usize) -> Vec<String> {
         let address = self.rpc("getnewaddress", json!(["", "bech32"]));
+        self.generate_to(count, &text(&address))
+    }
+
+    /// Mines to an address; the hashes of the blocks.
+    pub fn generate_to(&self, count: usize, address: &str) -> Vec<String> {
         let hashes = self.rpc("generatetoaddress", json!([count, address]));
         hashes.as_array().expect("hashes").iter().map(text).collect()
     }
@@ -187,6 +203,11 @@ impl Node {
     /// Mines a block of these transactions (hex or txid) alone; policy has no say. The hash of the block.
     pub fn generate_block(&self, txs: &[String]) -> String {
         let address = self.rpc("getnewaddress", json!(["", "bech32"]));
+        self.generate_block_to(&text(&address), txs)
+    }
+
+    /// The same, and who is paid for it.
+    pub fn generate_block_to(&self, address: &str, txs: &[String]) -> String {
         text(&self.rpc("generateblock", json!([address, txs]))["hash"])
     }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use bitcoin::hex::DisplayHex;
 
-use super::ops::{OP_1, OP_16, OP_PUSHDATA4, OP_RESERVED, Op, Ops, Truncated};
+use crate::solver::{OP_1, OP_16, OP_PUSHDATA4, OP_RESERVED, Op, Ops, Truncated};
 
 const OP_1NEGATE: u8 = 0x4f;
 const OP_RETURN: u8 = 0x6a;

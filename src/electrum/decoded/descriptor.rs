@@ -6,7 +6,7 @@
 use bitcoin::XOnlyPublicKey;
 use bitcoin::hex::DisplayHex;
 
-use super::script_type::ScriptType;
+use crate::solver::ScriptType;
 
 /// The descriptor with its checksum.
 pub(super) fn of(script: &[u8], kind: &ScriptType<'_>, address: Option<&str>) -> String {

@@ -1,24 +1,22 @@
 //! A transaction of the chain in Bitcoin Core's words: what `getrawtransaction TXID true` answers.
 //!
 //! In: the transaction, its block, the network. Out: the same JSON text that Core 29 to 31 write, keys in their
-//! order. `ops` cuts a script into its operations, `asm` writes them as text, `script_type` says what kind of
-//! output a script is, `descriptor` which descriptor stands for it. Never looks a transaction up, and knows
-//! nothing that stands in another transaction: no fee, no spent output.
+//! order. `asm` writes a script's operations as text, `descriptor` says which descriptor stands for an output.
+//! Never looks a transaction up, and knows nothing that stands in another transaction: no fee, no spent output.
 //! Source: Bitcoin Core, `TxToUniv` and `TxToJSON`.
 
 mod asm;
 mod descriptor;
-mod ops;
-mod script_type;
 
 #[cfg(test)]
 mod tests;
 
 use bitcoin::{Address, BlockHash, Network, Script, Transaction, TxIn, TxOut};
 
+use crate::solver::ScriptType;
+
 use super::json::Json;
 use asm::Signatures;
-use script_type::ScriptType;
 
 /// The block that holds a transaction, as seen from the tip.
 #[derive(Clone, Copy, Debug)]

@@ -2,17 +2,17 @@
 //!
 //! Knows nothing of what an operation does. Source: Bitcoin Core, `GetScriptOp`.
 
-pub(super) const OP_PUSHDATA1: u8 = 0x4c;
-pub(super) const OP_PUSHDATA2: u8 = 0x4d;
-pub(super) const OP_PUSHDATA4: u8 = 0x4e;
+pub const OP_PUSHDATA1: u8 = 0x4c;
+pub const OP_PUSHDATA2: u8 = 0x4d;
+pub const OP_PUSHDATA4: u8 = 0x4e;
 /// The number 0 would have this opcode, if `OP_0` were not a push of nothing.
-pub(super) const OP_RESERVED: u8 = 0x50;
-pub(super) const OP_1: u8 = 0x51;
-pub(super) const OP_16: u8 = 0x60;
+pub const OP_RESERVED: u8 = 0x50;
+pub const OP_1: u8 = 0x51;
+pub const OP_16: u8 = 0x60;
 
 /// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Op<'a> {
+pub struct Op<'a> {
     pub code: u8,
     /// What it pushes, if it is a push with its data behind it (`OP_0` to `OP_PUSHDATA4`).
     pub data: &'a [u8],
@@ -20,21 +20,21 @@ pub(super) struct Op<'a> {
 
 /// A push says that more follows than does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Truncated;
+pub struct Truncated;
 
 /// The operations of a script from its beginning; ends after an error.
 #[derive(Clone, Debug)]
-pub(super) struct Ops<'a> {
+pub struct Ops<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Ops<'a> {
-    pub(super) fn of(script: &'a [u8]) -> Self {
+    pub fn of(script: &'a [u8]) -> Self {
         Self { rest: script }
     }
 
     /// The bytes that were not read yet.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 }

@@ -17,7 +17,7 @@ const MAX_MULTISIG_KEYS: u8 = 20;
 
 /// Core's kinds, with the parts of those that a descriptor names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ScriptType<'a> {
+pub enum ScriptType<'a> {
     NonStandard,
     /// Pay to anchor: a witness program of version 1 that anyone can spend.
     Anchor,
@@ -39,7 +39,7 @@ pub(super) enum ScriptType<'a> {
 }
 
 impl<'a> ScriptType<'a> {
-    pub(super) fn of(script: &'a [u8]) -> Self {
+    pub fn of(script: &'a [u8]) -> Self {
         match script {
             [OP_HASH160, 20, hash @ .., OP_EQUAL] if hash.len() == 20 => return Self::ScriptHash,
             [version @ (0 | OP_1..=OP_16), len @ 2..=40, program @ ..]
@@ -70,7 +70,7 @@ impl<'a> ScriptType<'a> {
     }
 
     /// Core's name for the kind.
-    pub(super) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::NonStandard => "nonstandard",
             Self::Anchor => "anchor",
