@@ -17,7 +17,7 @@ use crate::validate::{
 use super::coins::{ChainState, CoinSource, SpentCoin};
 use super::policy::Policy;
 use super::redeem::last_pushed;
-use super::reject::{Reject, RejectKind};
+use super::reject::{Reject, RejectKind, money};
 
 /// Signature operations of a redeem script.
 const MAX_P2SH_SIGOPS: u64 = 15;
@@ -72,14 +72,6 @@ pub fn check_amounts(tx: &Transaction, coins: &[SpentCoin], tip: Height) -> Resu
         };
         Reject::new(kind, error.reason()).with(details)
     })
-}
-
-/// Satoshi as bitcoin, with two digits behind the point at least (`FormatMoney`).
-fn money(satoshi: u64) -> String {
-    let (whole, fraction) = (satoshi / 100_000_000, satoshi % 100_000_000);
-    let digits = format!("{fraction:08}");
-    let (cents, rest) = digits.split_at(2);
-    format!("{whole}.{cents}{}", rest.trim_end_matches('0'))
 }
 
 /// What the coins' scripts are, and how many signature operations they may ask for.

@@ -62,3 +62,11 @@ impl fmt::Display for Reject {
 }
 
 impl std::error::Error for Reject {}
+
+/// Satoshi as bitcoin, with two digits behind the point at least, as details write them (`FormatMoney`).
+pub(super) fn money(satoshi: u64) -> String {
+    let (whole, fraction) = (satoshi / 100_000_000, satoshi % 100_000_000);
+    let digits = format!("{fraction:08}");
+    let (cents, rest) = digits.split_at(2);
+    format!("{whole}.{cents}{}", rest.trim_end_matches('0'))
+}
