@@ -38,6 +38,13 @@ pub struct Entry {
     pub height: Height,
 }
 
+impl Entry {
+    /// Whose coins it spends and whom it pays, some perhaps twice.
+    pub fn scripts(&self) -> impl Iterator<Item = ScriptKey> {
+        self.inputs.iter().map(|input| input.script).chain(self.outputs.iter().map(|output| output.script))
+    }
+}
+
 /// What an entry spends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Input {

@@ -6,6 +6,7 @@
 //! `entry` one that was taken. What is asked of it: `standard` of itself alone, `dust` of outputs worth less than
 //! spending them costs, `inputs` and `witness` (with `redeem`) of what it spends and with what;
 //! `checks` puts them in order. `submission` is what wallets hand in and are told.
+//! `pool` is all that were taken, `view` what wallets read of them.
 //! Who sent it, whom to ask and whom to tell is for `relay`; scripts are run by `scripts`.
 
 mod checks;
@@ -14,11 +15,13 @@ mod dust;
 mod entry;
 mod inputs;
 mod policy;
+mod pool;
 mod redeem;
 mod reject;
 mod standard;
 mod submission;
 mod transaction;
+mod view;
 mod witness;
 
 #[cfg(test)]
@@ -28,8 +31,10 @@ pub use checks::{check_alone, check_feerate, check_spending};
 pub use coins::{ChainCoin, ChainState, CoinSource, SpentCoin};
 pub use entry::{Entry, Input, Output};
 pub use policy::{ChainLimits, DataCarrier, FeeRate, Policy, ReplacementRule};
+pub use pool::{Changes, Chunk, Plan, Pool, Removal};
 pub use reject::{Reject, RejectKind};
 pub use standard::check_standard;
 pub use submission::{MAX_PACKAGE, Outcome, PackageMember, PackageOutcome, Submission, Taken, Tested};
 pub use transaction::{Malformed, Unconfirmed};
+pub use view::{Figures, MempoolView};
 pub use witness::spends_witness_program;

@@ -47,7 +47,8 @@ const EVERYTHING: &[&str] = &[
     "node", "import", "care", "io",
 ];
 
-/// In the order of the data. Errors, shared bytes, seeded randomness and hash tables are vocabulary.
+/// In the order of the data. Errors, shared bytes, seeded randomness, hash tables and maps that share what
+/// did not change are vocabulary.
 pub const LAYERS: &[Layer] = &[
     pure("time", &[], Store::Nothing, &[]),
     pure("validate", &["time"], Store::Types, &["bytes", "thiserror"]),
@@ -64,7 +65,7 @@ pub const LAYERS: &[Layer] = &[
         "mempool",
         &["time", "validate", "solver"],
         Store::Types,
-        &["bytes", "thiserror", "fastrand", "hashbrown"],
+        &["bytes", "thiserror", "fastrand", "hashbrown", "imbl"],
     ),
     pure("query", &["mempool"], Store::Everything, &["bytes", "thiserror"]),
     pure(

@@ -1,0 +1,263 @@
+//! The transactions that were taken, what hangs together among them, and which of them go first when room is short.
+//!
+//! In: entries that passed every check of their own, blocks, the time. Out: whether an entry fits beside the others
+//! (`plan`), and what changed (`Changes`). Nothing here reads scripts or coins.
+//! In the order of the work: `feefrac` compares feerates, `graph` knows who spends whom, `linearize` orders one cluster,
+//! `clusters` keeps all of them, `stage` is what they would be, `diagram` compares two states; `plan` with `truc`,
+//! `replace` and `package` decides on newcomers, `block` follows the chain, `limit` makes room.
+//! Source: Bitcoin Core `txmempool.cpp`, `txgraph.cpp`, and what `validation.cpp` asks of them.
+
+mod block;
+mod change;
+mod clusters;
+mod diagram;
+mod feefrac;
+mod graph;
+mod limit;
+mod linearize;
+mod oversized;
+mod package;
+mod plan;
+mod replace;
+mod stage;
+mod truc;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Txid, Wtxid};
+
+use self::clusters::Clusters;
+use self::feefrac::FeeFrac;
+use self::graph::{Graph, Node, Slot};
+use self::limit::Floor;
+use super::view::{Figures, Maps, MempoolView};
+use super::{Entry, Policy};
+use crate::time::Now;
+
+pub use change::{Changes, Removal};
+pub use plan::Plan;
+
+/// How many of the newest a view names.
+const RECENT: usize = 10;
+
+/// Transactions that are mined together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Satoshi.
+    pub fee: u64,
+    /// Weight units, with what signature operations add.
+    pub weight: u64,
+    /// Parents before children.
+    pub txids: Vec<Txid>,
+}
+
+impl Chunk {
+    /// Virtual bytes.
+    pub fn vsize(&self) -> u64 {
+        self.weight.div_ceil(4)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pool {
+    policy: Policy,
+    graph: Graph,
+    clusters: Clusters,
+    maps: Maps,
+    /// By when they came (Unix seconds) and their sequence number.
+    ages: BTreeMap<(u64, u64), Slot>,
+    floor: Floor,
+    /// Counts changes: a plan is for one state only.
+    generation: u64,
+    vsize: u64,
+    fees: u64,
+    bytes: usize,
+    /// Came back from blocks, and are not linked to what spends them yet: slot and sequence number.
+    unlinked: Vec<(Slot, u64)>,
+}
+
+impl Pool {
+    /// An empty pool with the limits of `policy`.
+    pub fn new(policy: &Policy) -> Self {
+        Self {
+            policy: policy.clone(),
+            graph: Graph::default(),
+            clusters: Clusters::default(),
+            maps: Maps::default(),
+            ages: BTreeMap::new(),
+            floor: Floor::default(),
+            generation: 0,
+            vsize: 0,
+            fees: 0,
+            bytes: 0,
+            unlinked: Vec::new(),
+        }
+    }
+
+    pub fn get(&self, txid: &Txid) -> Option<&Arc<Entry>> {
+        Some(&self.graph.node(self.graph.by_txid(txid)?).entry)
+    }
+
+    pub fn by_wtxid(&self, wtxid: &Wtxid) -> Option<&Arc<Entry>> {
+        Some(&self.graph.node(self.graph.by_wtxid(wtxid)?).entry)
+    }
+
+    /// Who spends that output.
+    pub fn spender(&self, outpoint: &OutPoint) -> Option<&Arc<Entry>> {
+        Some(&self.graph.node(self.graph.spender(outpoint)?).entry)
+    }
+
+    pub fn len(&self) -> usize {
+        self.graph.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.graph.len() == 0
+    }
+
+    /// Bytes of memory that the entries take here and in a view.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Virtual bytes of all entries.
+    pub fn vsize(&self) -> u64 {
+        self.vsize
+    }
+
+    /// Fees of all entries, in satoshi.
+    pub fn fees(&self) -> u64 {
+        self.fees
+    }
+
+    /// All entries, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.graph.slots().map(|(_, node)| &node.entry)
+    }
+
+    /// The entries whose outputs it spends.
+    pub fn parents(&self, txid: &Txid) -> Vec<&Arc<Entry>> {
+        self.near(txid, |_, node| node.parents.clone())
+    }
+
+    /// The entries that spend its outputs.
+    pub fn children(&self, txid: &Txid) -> Vec<&Arc<Entry>> {
+        self.near(txid, |_, node| node.children.clone())
+    }
+
+    /// Its parents, their parents and so on, without itself.
+    pub fn ancestors(&self, txid: &Txid) -> Vec<&Arc<Entry>> {
+        self.near(txid, |graph, node| graph.ancestors(&node.parents))
+    }
+
+    /// Its children, their children and so on, without itself.
+    pub fn descendants(&self, txid: &Txid) -> Vec<&Arc<Entry>> {
+        self.near(txid, |graph, node| graph.descendants(&node.children))
+    }
+
+    fn near(&self, txid: &Txid, which: impl Fn(&Graph, &Node) -> Vec<Slot>) -> Vec<&Arc<Entry>> {
+        let node = self.graph.by_txid(txid).map(|slot| self.graph.node(slot));
+        let slots = node.map_or_else(Vec::new, |node| which(&self.graph, node));
+        slots.into_iter().map(|slot| &self.graph.node(slot).entry).collect()
+    }
+
+    /// Over all clusters, the best feerate first: what miners would take in that order.
+    pub fn chunks(&self) -> impl Iterator<Item = Chunk> {
+        self.clusters.chunks().map(|(frac, slots)| {
+            let txids = slots.iter().map(|&slot| self.graph.node(slot).entry.txid).collect();
+            Chunk { fee: frac.fee, weight: frac.size, txids }
+        })
+    }
+
+    /// This state, for wallets.
+    pub fn view(&self, now: Now) -> MempoolView {
+        let figures =
+            Figures { vsize: self.vsize, bytes: self.bytes, fees: self.fees, min_fee: self.min_fee(now) };
+        let newest = self.ages.values().rev().take(RECENT);
+        let recent = newest.map(|&slot| Arc::clone(&self.graph.node(slot).entry)).collect();
+        MempoolView::new(self.maps.clone(), figures, recent)
+    }
+
+    /// Fee and adjusted weight, by which feerates are compared.
+    fn frac(&self, entry: &Entry) -> FeeFrac {
+        let adjusted = entry.sigops_cost.saturating_mul(self.policy.bytes_per_sigop);
+        FeeFrac::new(entry.fee.to_sat(), entry.weight.max(adjusted).max(1))
+    }
+
+    /// Takes entries out and others in. `out` holds the descendants of whatever must not stay without its parents.
+    fn change(&mut self, out: &[(Slot, Removal)], new: Vec<Arc<Entry>>) -> Changes {
+        let mut changes = Changes::default();
+        if out.is_empty() && new.is_empty() {
+            return changes;
+        }
+        self.generation += 1;
+        let mut old = self.clusters.of(&self.graph, out.iter().map(|&(slot, _)| slot));
+        let mut orphaned = Vec::new();
+        for &(slot, why) in out {
+            orphaned.extend(self.take_out(slot, why, &mut changes));
+        }
+        let mut slots = Vec::with_capacity(new.len());
+        for entry in new {
+            let slot = self.admit(entry);
+            slots.push(slot);
+            let node = self.graph.node(slot);
+            changes.added.push(Arc::clone(&node.entry));
+            let parents = node.parents.iter().filter(|parent| !slots.contains(parent));
+            old.extend(self.clusters.of(&self.graph, parents.copied()));
+        }
+        old.sort_unstable();
+        old.dedup();
+        self.clusters.rebuild(&mut self.graph, &old, &slots);
+        changes.flipped.extend(self.without_parents(orphaned));
+        changes
+    }
+
+    /// Takes one entry out; returns its children, with their sequence numbers.
+    fn take_out(&mut self, slot: Slot, why: Removal, changes: &mut Changes) -> Vec<(Slot, u64)> {
+        let Some(node) = self.graph.remove(slot) else { return Vec::new() };
+        self.vsize -= node.entry.vsize;
+        self.fees = self.fees.saturating_sub(node.entry.fee.to_sat());
+        self.bytes -= footprint(&node.entry);
+        self.maps.remove(&node.entry, node.seq);
+        self.ages.remove(&(node.entry.unix, node.seq));
+        changes.removed.push((node.entry, why));
+        node.children.iter().map(|&child| (child, self.graph.node(child).seq)).collect()
+    }
+
+    /// Those that are still here and lost their last parent.
+    fn without_parents(&self, mut children: Vec<(Slot, u64)>) -> Vec<Arc<Entry>> {
+        children.sort_unstable();
+        children.dedup();
+        let here = children.into_iter().filter_map(|(slot, seq)| {
+            self.graph.find(slot).filter(|node| node.seq == seq && node.parents.is_empty())
+        });
+        here.map(|node| Arc::clone(&node.entry)).collect()
+    }
+
+    fn admit(&mut self, entry: Arc<Entry>) -> Slot {
+        self.vsize += entry.vsize;
+        self.fees = self.fees.saturating_add(entry.fee.to_sat());
+        self.bytes += footprint(&entry);
+        let frac = self.frac(&entry);
+        let slot = self.graph.add(entry, frac);
+        let node = self.graph.node(slot);
+        self.maps.add(&node.entry, node.seq);
+        self.ages.insert((node.entry.unix, node.seq), slot);
+        slot
+    }
+}
+
+/// Bytes that an entry takes: itself, and its places in the pool's tables and in those of the view.
+fn footprint(entry: &Entry) -> usize {
+    const EACH: usize = 640;
+    const INPUT: usize = size_of::<super::Input>() + 220;
+    const OUTPUT: usize = size_of::<super::Output>() + 80;
+    EACH + size_of::<Entry>() + entry.raw.len() + entry.inputs.len() * INPUT + entry.outputs.len() * OUTPUT
+}
