@@ -10,7 +10,7 @@ use bitcoin::{OutPoint, Txid};
 use super::graph::{Found, Slot};
 use super::stage::Stage;
 use super::{Changes, Pool, Removal, oversized, plan, replace};
-use crate::mempool::{Entry, Reject};
+use crate::mempool::{ChainLimits, Entry, Reject, ReplacementRule};
 use crate::time::Now;
 
 impl Pool {
@@ -71,6 +71,7 @@ impl Pool {
     /// one that failed other checks, `remove_spenders` is to be called.
     pub fn insert_from_block(&mut self, entry: impl Into<Arc<Entry>>) -> Result<Changes, Reject> {
         let candidate = self.candidate(entry.into())?;
+        self.check_families(&candidate, Some(&candidate.conflicts), &self.policy)?;
         let mut stage = Stage::of(&self.graph);
         let mut replaced = Vec::new();
         if !candidate.conflicts.is_empty() {
@@ -79,7 +80,7 @@ impl Pool {
         }
         let slot = stage.add(&candidate.entry, self.frac(&candidate.entry));
         self.check_limits(&stage, slot, &self.policy)?;
-        if !replaced.is_empty() {
+        if !replaced.is_empty() && matches!(self.policy.replacement, ReplacementRule::Diagram { .. }) {
             replace::check_diagram(self, &stage, &candidate.parents, &replaced)?;
         }
         plan::check_disjoint(self, &candidate)?;
@@ -117,19 +118,42 @@ impl Pool {
             self.graph.link(parent);
         }
         let ends = links.iter().flat_map(|&(parent, child)| [parent, child]);
-        let clusters = self.clusters.of(&self.graph, ends.chain(parents.iter().copied()));
-        let out = oversized::worst(&self.graph, &self.clusters, &clusters, &links, &self.policy);
+        let clusters = self.clusters_of(ends.chain(parents.iter().copied()));
+        let out = match self.policy.limits {
+            ChainLimits::Cluster { count, vsize } => {
+                oversized::worst(&self.graph, &self.clusters, &clusters, &links, (count, vsize))
+            }
+            ChainLimits::Ancestors { count, vsize } => self.with_many_ancestors(&parents, count, vsize),
+        };
+        // Sums with the new links, before what is too much goes from them.
+        if let Some(packages) = &mut self.packages {
+            for slot in self.graph.ancestors(&parents) {
+                packages.count_anew(&self.graph, slot);
+            }
+        }
         let mut orphaned = Vec::new();
         for slot in out {
             orphaned.extend(self.take_out(slot, Removal::Evicted, &mut changes));
         }
         let parents: Vec<Slot> =
             parents.into_iter().filter(|&slot| self.graph.find(slot).is_some()).collect();
-        self.clusters.rebuild(&mut self.graph, &clusters, &parents);
+        self.rebuild(&clusters, &parents);
         changes.flipped.extend(self.without_parents(orphaned));
         let gone: std::collections::HashSet<Txid> =
             changes.removed.iter().map(|(entry, _)| entry.txid).collect();
         changes.flipped.retain(|entry| !gone.contains(&entry.txid));
         changes
+    }
+
+    /// The descendants of `from` that have too many ancestors, with their descendants.
+    fn with_many_ancestors(&self, from: &[Slot], count: usize, vsize: u64) -> Vec<Slot> {
+        let has_many = |slot: &Slot| {
+            let ancestors = self.graph.ancestors(&[*slot]);
+            let total: u64 = ancestors.iter().map(|&slot| self.graph.node(slot).entry.vsize).sum();
+            ancestors.len() > count || total > vsize
+        };
+        let descendants = self.graph.descendants(from).into_iter();
+        let many: Vec<Slot> = descendants.filter(|slot| !from.contains(slot)).filter(has_many).collect();
+        self.graph.descendants(&many)
     }
 }

@@ -80,13 +80,22 @@ impl Pool {
         let mut changes = self.settle_reorg();
         self.floor = self.floor_at(now).0;
         while self.bytes > self.policy.max_bytes {
-            let Some((frac, slots)) = self.clusters.chunks().next_back() else { break };
-            let paid = FeeRate::of(frac.fee, frac.size.div_ceil(4));
-            let out: Vec<(Slot, Removal)> = slots.iter().map(|&slot| (slot, Removal::Evicted)).collect();
+            let Some((paid, slots)) = self.worst() else { break };
+            let out: Vec<(Slot, Removal)> = slots.into_iter().map(|slot| (slot, Removal::Evicted)).collect();
             self.floor.raise(FeeRate(paid.0.saturating_add(self.policy.incremental.0)));
             changes.merge(self.change(&out, Vec::new()));
         }
         changes
+    }
+
+    /// What is evicted next, and what it pays: the worst chunk, or whoever pays least with its descendants.
+    fn worst(&self) -> Option<(FeeRate, Vec<Slot>)> {
+        if let Some(packages) = &self.packages {
+            let (slot, paid) = packages.worst()?;
+            return Some((FeeRate::of(paid.fee, paid.size), self.graph.descendants(&[slot])));
+        }
+        let (paid, slots) = self.clusters.chunks().next_back()?;
+        Some((FeeRate::of(paid.fee, paid.size.div_ceil(4)), slots.to_vec()))
     }
 
     /// Takes out what came too long ago, with its descendants.

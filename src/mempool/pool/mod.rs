@@ -17,13 +17,20 @@ mod limit;
 mod linearize;
 mod oversized;
 mod package;
+mod packages;
 mod plan;
 mod replace;
 mod stage;
 mod truc;
 
 #[cfg(test)]
+mod linearize_tests;
+#[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod room_tests;
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod testing;
 
@@ -36,8 +43,9 @@ use self::clusters::Clusters;
 use self::feefrac::FeeFrac;
 use self::graph::{Graph, Node, Slot};
 use self::limit::Floor;
+use self::packages::Packages;
 use super::view::{Figures, Maps, MempoolView};
-use super::{Entry, Policy};
+use super::{ChainLimits, Entry, Policy};
 use crate::time::Now;
 
 pub use change::{Changes, Removal};
@@ -70,6 +78,8 @@ pub struct Pool {
     policy: Policy,
     graph: Graph,
     clusters: Clusters,
+    /// Instead of clusters, where ancestors and descendants are limited.
+    packages: Option<Packages>,
     maps: Maps,
     /// By when they came (Unix seconds) and their sequence number.
     ages: BTreeMap<(u64, u64), Slot>,
@@ -90,6 +100,7 @@ impl Pool {
             policy: policy.clone(),
             graph: Graph::default(),
             clusters: Clusters::default(),
+            packages: matches!(policy.limits, ChainLimits::Ancestors { .. }).then(Packages::default),
             maps: Maps::default(),
             ages: BTreeMap::new(),
             floor: Floor::default(),
@@ -170,10 +181,13 @@ impl Pool {
 
     /// Over all clusters, the best feerate first: what miners would take in that order.
     pub fn chunks(&self) -> impl Iterator<Item = Chunk> {
-        self.clusters.chunks().map(|(frac, slots)| {
+        let chunk = |frac: FeeFrac, slots: &[Slot]| {
             let txids = slots.iter().map(|&slot| self.graph.node(slot).entry.txid).collect();
             Chunk { fee: frac.fee, weight: frac.size, txids }
-        })
+        };
+        let made = self.packages.as_ref().map_or_else(Vec::new, |_| packages::chunks(&self.graph));
+        let made = made.into_iter().map(move |(frac, slots)| chunk(frac, &slots));
+        self.clusters.chunks().map(move |(frac, slots)| chunk(frac, slots)).chain(made)
     }
 
     /// This state, for wallets.
@@ -198,7 +212,7 @@ impl Pool {
             return changes;
         }
         self.generation += 1;
-        let mut old = self.clusters.of(&self.graph, out.iter().map(|&(slot, _)| slot));
+        let mut old = self.clusters_of(out.iter().map(|&(slot, _)| slot));
         let mut orphaned = Vec::new();
         for &(slot, why) in out {
             orphaned.extend(self.take_out(slot, why, &mut changes));
@@ -209,18 +223,35 @@ impl Pool {
             slots.push(slot);
             let node = self.graph.node(slot);
             changes.added.push(Arc::clone(&node.entry));
-            let parents = node.parents.iter().filter(|parent| !slots.contains(parent));
-            old.extend(self.clusters.of(&self.graph, parents.copied()));
+            let parents: Vec<Slot> =
+                node.parents.iter().copied().filter(|parent| !slots.contains(parent)).collect();
+            old.extend(self.clusters_of(parents));
         }
         old.sort_unstable();
         old.dedup();
-        self.clusters.rebuild(&mut self.graph, &old, &slots);
+        self.rebuild(&old, &slots);
         changes.flipped.extend(self.without_parents(orphaned));
         changes
     }
 
+    /// The clusters of some, each once; none where there are none.
+    fn clusters_of(&self, slots: impl IntoIterator<Item = Slot>) -> Vec<u32> {
+        if self.packages.is_some() { Vec::new() } else { self.clusters.of(&self.graph, slots) }
+    }
+
+    /// Brings the order up to date after `old` clusters lost some, and `new` slots came or were linked.
+    fn rebuild(&mut self, old: &[u32], new: &[Slot]) {
+        match &mut self.packages {
+            None => self.clusters.rebuild(&mut self.graph, old, new),
+            Some(packages) => new.iter().for_each(|&slot| packages.add(&self.graph, slot)),
+        }
+    }
+
     /// Takes one entry out; returns its children, with their sequence numbers.
     fn take_out(&mut self, slot: Slot, why: Removal, changes: &mut Changes) -> Vec<(Slot, u64)> {
+        if let Some(packages) = self.packages.as_mut().filter(|_| self.graph.find(slot).is_some()) {
+            packages.remove(&self.graph, slot);
+        }
         let Some(node) = self.graph.remove(slot) else { return Vec::new() };
         self.vsize -= node.entry.vsize;
         self.fees = self.fees.saturating_sub(node.entry.fee.to_sat());

@@ -7,7 +7,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::testing::{at, coin, draft, output};
 use super::{Changes, Pool, Removal};
-use crate::mempool::{Entry, Policy};
+use crate::mempool::{ChainLimits, Entry, Policy};
 use crate::time::Now;
 
 /// What the pool should hold: entries by txid.
@@ -77,7 +77,7 @@ impl Model {
         assert_eq!(told, flips);
     }
 
-    fn check(&self, pool: &Pool, now: Now) {
+    fn check(&self, pool: &Pool, now: Now, most: usize) {
         assert_eq!(pool.len(), self.entries.len());
         assert_eq!(pool.vsize(), self.entries.values().map(|entry| entry.vsize).sum::<u64>());
         assert_eq!(pool.fees(), self.entries.values().map(|entry| entry.fee.to_sat()).sum::<u64>());
@@ -109,16 +109,16 @@ impl Model {
             assert_eq!(told.len(), txids.len());
             assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), txids);
         }
-        self.check_chunks(pool);
+        self.check_chunks(pool, most);
     }
 
-    fn check_chunks(&self, pool: &Pool) {
+    fn check_chunks(&self, pool: &Pool, most: usize) {
         let components = self.components();
         let mut sizes: BTreeMap<Txid, usize> = BTreeMap::new();
         for root in components.values() {
             *sizes.entry(*root).or_default() += 1;
         }
-        assert!(sizes.values().all(|&size| size <= 64));
+        assert!(sizes.values().all(|&size| size <= most));
         let mut done: BTreeSet<Txid> = BTreeSet::new();
         let mut last: Option<super::Chunk> = None;
         for chunk in pool.chunks() {
@@ -144,15 +144,20 @@ impl Model {
 /// Random histories: newcomers that spend anything, blocks, conflicts, removals, expiry, eviction, reorganisations.
 #[test]
 fn the_pool_is_the_model() {
-    let seeds = std::env::var("POOL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let seeds = std::env::var("POOL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
     for seed in 0..seeds {
         history(seed, &Policy::core());
+        history(seed, &Policy::knots());
     }
 }
 
 fn history(seed: u64, policy: &Policy) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let policy = Policy { max_bytes: 60_000 + rng.usize(..200_000), ..policy.clone() };
+    let most = match policy.limits {
+        ChainLimits::Cluster { count, .. } => count,
+        ChainLimits::Ancestors { .. } => usize::MAX,
+    };
     let mut pool = Pool::new(&policy);
     let mut model = Model::default();
     let mut confirmed: Vec<Arc<Entry>> = Vec::new();
@@ -167,7 +172,7 @@ fn history(seed: u64, policy: &Policy) {
                 let mut changes = pool.commit(plan);
                 assert!(!changes.added.is_empty());
                 model.follow(&changes);
-                model.check(&pool, now);
+                model.check(&pool, now, most);
                 changes = pool.trim(now);
                 assert!(pool.bytes() <= policy.max_bytes);
                 changes
@@ -220,7 +225,7 @@ fn history(seed: u64, policy: &Policy) {
             _ => pool.expire(now.after(policy.expiry - std::time::Duration::from_secs(60 * rng.u64(..100)))),
         };
         model.follow(&changes);
-        model.check(&pool, now);
+        model.check(&pool, now, most);
     }
 }
 

@@ -13,7 +13,6 @@ use super::clusters::Clusters;
 use super::feefrac::FeeFrac;
 use super::graph::{Graph, Slot};
 use super::linearize::MAX_CLUSTER;
-use crate::mempool::{ChainLimits, Policy};
 
 /// One transaction of the clusters that grow together.
 struct Waiting {
@@ -48,15 +47,15 @@ impl PartialOrd for Ready {
     }
 }
 
-/// Who leaves of `clusters`, when `links` (parent and child) tie them together; none where all fits.
+/// Who leaves of the clusters `touched`, when `links` (parent and child) tie them together and no more than `count` of
+/// `vsize` virtual bytes may hang together; none where all fits.
 pub(super) fn worst(
     graph: &Graph,
     clusters: &Clusters,
     touched: &[u32],
     links: &[(Slot, Slot)],
-    policy: &Policy,
+    (count, vsize): (usize, u64),
 ) -> Vec<Slot> {
-    let ChainLimits::Cluster { count, vsize } = policy.limits else { return Vec::new() };
     let (count, weight) = (count.min(MAX_CLUSTER), vsize.saturating_mul(4));
     let mut all: Vec<Waiting> = Vec::new();
     let mut index: HashMap<Slot, usize> = HashMap::new();

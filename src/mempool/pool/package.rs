@@ -35,8 +35,11 @@ impl Pool {
         if shares_input {
             return Err(failed("conflict-in-package"));
         }
+        self.check_families(&parent, None, policy)?;
+        self.check_families(&child, None, policy)?;
         truc::check_package(self, &parent, &child).map_err(truc::Violation::reject)?;
 
+        self.check_package_families(&parent, &child, policy)?;
         let mut stage = Stage::of(&self.graph);
         let mut replaced = Vec::new();
         if !parent.conflicts.is_empty() || !child.conflicts.is_empty() {
@@ -79,9 +82,8 @@ fn check_child_pays(parent: &Entry, fee: u64, vsize: u64) -> Result<(), Reject> 
     if u128::from(fee) * u128::from(parent.vsize) > alone {
         return Ok(());
     }
-    let text = |rate: FeeRate| format!("{}.{:08} BTC/kvB", rate.0 / 100_000_000, rate.0 % 100_000_000);
-    let package = text(FeeRate::of(fee, vsize));
-    let parent = text(FeeRate::of(parent.fee.to_sat(), parent.vsize));
+    let package = replace::feerate(FeeRate::of(fee, vsize));
+    let parent = replace::feerate(FeeRate::of(parent.fee.to_sat(), parent.vsize));
     let details = format!("package feerate {package} <= parent feerate is {parent}");
     Err(failed("package RBF failed: package feerate is less than or equal to parent feerate").with(details))
 }

@@ -9,9 +9,13 @@ use std::sync::Arc;
 use bitcoin::OutPoint;
 
 use super::graph::{Found, Slot};
+use super::packages::Limits;
 use super::stage::Stage;
 use super::{Changes, Pool, Removal, replace, truc};
-use crate::mempool::{ChainLimits, Entry, Policy, Reject, RejectKind};
+use crate::mempool::{ChainLimits, Entry, Policy, Reject, RejectKind, ReplacementRule};
+
+/// Virtual bytes of the one child more that a parent may have (`EXTRA_DESCENDANT_TX_SIZE_LIMIT`).
+const EXTRA_DESCENDANT_VSIZE: u64 = 10_000;
 
 /// What would come in, and whose place it takes. Only for the state on which it was made.
 #[derive(Clone, Debug)]
@@ -47,6 +51,7 @@ impl Pool {
     /// The errors are Core's: a conflict that does not pay enough, too much that hangs together, a rule of BIP431.
     pub fn plan(&self, entry: impl Into<Arc<Entry>>, policy: &Policy) -> Result<Plan, Reject> {
         let mut candidate = self.candidate(entry.into())?;
+        self.check_families(&candidate, Some(&candidate.conflicts), policy)?;
         let evicts_sibling = match truc::check(self, &candidate) {
             Ok(()) => false,
             Err(truc::Violation { sibling: Some(sibling), .. }) => {
@@ -58,12 +63,15 @@ impl Pool {
         let mut stage = Stage::of(&self.graph);
         let mut replaced = Vec::new();
         if !candidate.conflicts.is_empty() {
+            if matches!(policy.replacement, ReplacementRule::Bip125 { .. }) {
+                check_disjoint(self, &candidate)?;
+            }
             replaced = replace::evicted(self, &candidate, evicts_sibling, policy)?;
             stage.without = Found::from_iter(replaced.iter().copied());
         }
         let slot = stage.add(&candidate.entry, self.frac(&candidate.entry));
         self.check_limits(&stage, slot, policy)?;
-        if !replaced.is_empty() {
+        if !replaced.is_empty() && matches!(policy.replacement, ReplacementRule::Diagram { .. }) {
             replace::check_diagram(self, &stage, &candidate.parents, &replaced)?;
         }
         check_disjoint(self, &candidate)?;
@@ -104,6 +112,64 @@ impl Pool {
         Ok(Candidate { entry, parents, conflicts })
     }
 
+    /// Whether a newcomer has few enough ancestors, and they few enough descendants with it.
+    ///
+    /// Alone (with its `conflicts`) it may do a little more: take the place of one, or be the one small child more that
+    /// a parent may have (the carve-out for channels).
+    pub(super) fn check_families(
+        &self,
+        candidate: &Candidate,
+        conflicts: Option<&[Slot]>,
+        policy: &Policy,
+    ) -> Result<(), Reject> {
+        let (Some(packages), Some(mut limits)) = (&self.packages, limits(policy)) else { return Ok(()) };
+        if let Some(&[conflict]) = conflicts {
+            limits.descendants += 1;
+            limits.descendant_vsize += packages.family_vsize(conflict);
+        }
+        let entry = &candidate.entry;
+        let newcomer = (1, entry.vsize);
+        let Err(details) = packages.check(&self.graph, &candidate.parents, newcomer, limits) else {
+            return Ok(());
+        };
+        let carved_out = Limits {
+            ancestors: 2,
+            descendants: limits.descendants + 1,
+            descendant_vsize: limits.descendant_vsize + EXTRA_DESCENDANT_VSIZE,
+            ..limits
+        };
+        let may = conflicts.is_some() && entry.vsize <= EXTRA_DESCENDANT_VSIZE && !entry.is_truc;
+        if may && packages.check(&self.graph, &candidate.parents, newcomer, carved_out).is_ok() {
+            return Ok(());
+        }
+        Err(Reject::new(RejectKind::MempoolPolicy, "too-long-mempool-chain").with(details))
+    }
+
+    /// The same for a parent and its child, as if each were a descendant of all that either has above it.
+    pub(super) fn check_package_families(
+        &self,
+        parent: &Candidate,
+        child: &Candidate,
+        policy: &Policy,
+    ) -> Result<(), Reject> {
+        let (Some(packages), Some(limits)) = (&self.packages, limits(policy)) else { return Ok(()) };
+        let mut parents: Vec<Slot> = parent.parents.iter().chain(&child.parents).copied().collect();
+        parents.sort_unstable();
+        parents.dedup();
+        let vsize = parent.entry.vsize + child.entry.vsize;
+        let reject = |details| Reject::new(RejectKind::MempoolPolicy, "package-mempool-limits").with(details);
+        for (what, limit) in [("ancestor", limits.ancestor_vsize), ("descendant", limits.descendant_vsize)] {
+            if vsize > limit {
+                return Err(reject(format!(
+                    "package size {vsize} exceeds {what} size limit [limit: {limit}]"
+                )));
+            }
+        }
+        packages
+            .check(&self.graph, &parents, (2, vsize), limits)
+            .map_err(|details| reject(format!("possibly {details}")))
+    }
+
     /// Whether what hangs together with a newcomer is small enough.
     pub(super) fn check_limits(&self, stage: &Stage<'_>, slot: Slot, policy: &Policy) -> Result<(), Reject> {
         let ChainLimits::Cluster { count, vsize } = policy.limits else { return Ok(()) };
@@ -114,6 +180,18 @@ impl Pool {
             return Err(Reject::new(RejectKind::MempoolPolicy, "too-large-cluster"));
         }
         Ok(())
+    }
+}
+
+fn limits(policy: &Policy) -> Option<Limits> {
+    match policy.limits {
+        ChainLimits::Cluster { .. } => None,
+        ChainLimits::Ancestors { count, vsize } => Some(Limits {
+            ancestors: count,
+            ancestor_vsize: vsize,
+            descendants: count,
+            descendant_vsize: vsize,
+        }),
     }
 }
 

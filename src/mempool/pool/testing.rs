@@ -75,6 +75,14 @@ impl Draft {
         Self { outputs, ..self }
     }
 
+    pub fn truc(self) -> Self {
+        Self { is_truc: true, ..self }
+    }
+
+    pub fn dust(self, vout: u32) -> Self {
+        Self { dust: Some(vout), ..self }
+    }
+
     pub fn at(self, at: Now) -> Self {
         Self { at, ..self }
     }
