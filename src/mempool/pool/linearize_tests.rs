@@ -115,7 +115,7 @@ fn diagrams_compare_at_every_size() {
     let frac = FeeFrac::new;
     let old = [frac(100, 100), frac(10, 100)];
     assert!(!improves(&old, &old), "the same");
-    assert!(improves(&old, &[frac(111, 200)]) == false, "worse at 100, better at 200");
+    assert!(!improves(&old, &[frac(111, 200)]), "worse at 100, better at 200");
     assert!(improves(&old, &[frac(101, 100), frac(10, 100)]));
     assert!(improves(&old, &[frac(110, 100)]), "as much as all, and sooner");
     assert!(!improves(&old, &[frac(109, 100)]), "less in the end");

@@ -99,7 +99,7 @@ pub(super) fn check(pool: &Pool, candidate: &Candidate) -> Result<(), Violation>
     let family = graph.descendants(&[parent]);
     let others: Vec<Slot> = family.iter().copied().filter(|&slot| slot != parent).collect();
     let is_replaced = others.iter().any(|other| candidate.conflicts.contains(other));
-    if family.len() + 1 <= TRUC_LIMIT || is_replaced {
+    if family.len() < TRUC_LIMIT || is_replaced {
         return Ok(());
     }
     // After a reorganisation there may be more children, or grandchildren: then it is not clear who should go.
