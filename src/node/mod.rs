@@ -317,6 +317,7 @@ impl Node {
             | Message::GetData(_)
             | Message::Tx(_)
             | Message::GetAddr
+            | Message::Mempool
             | Message::Unknown(_) => {}
         }
     }

@@ -67,11 +67,14 @@ impl Liveness {
         self.partial = pending.map(|_| before.unwrap_or(Partial { since: now, received: 0 }));
     }
 
-    pub(super) fn handle_pong(&mut self, answered: u64) {
-        if let Ping::Sent { nonce, at } = self.ping
-            && nonce == answered
-        {
-            self.ping = Ping::Due(at + PING_INTERVAL);
+    /// Says whether it answers a ping of ours here.
+    pub(super) fn handle_pong(&mut self, answered: u64) -> bool {
+        match self.ping {
+            Ping::Sent { nonce, at } if nonce == answered => {
+                self.ping = Ping::Due(at + PING_INTERVAL);
+                true
+            }
+            Ping::Sent { .. } | Ping::Due(_) => false,
         }
     }
 

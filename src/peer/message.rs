@@ -72,9 +72,11 @@ pub fn decode(frame: &Frame) -> Result<Message, DecodeError> {
     let command = frame.command;
     let name = command.name().ok_or(DecodeError::BadCommand(command))?;
     let Some(payload) = &frame.payload else {
-        let message =
-            if command == Command::GET_ADDR { Message::GetAddr } else { Message::Unknown(name.to_owned()) };
-        return Ok(message);
+        return Ok(match command {
+            Command::GET_ADDR => Message::GetAddr,
+            Command::MEMPOOL => Message::Mempool,
+            _ => Message::Unknown(name.to_owned()),
+        });
     };
     if command != Command::BLOCK && !frame.checksum_matches() {
         return Err(DecodeError::BadChecksum(command));
@@ -213,6 +215,7 @@ fn command_of(message: &Message) -> Command {
         Message::Block(_) => Command::BLOCK,
         Message::Tx(_) => Command::TX,
         Message::GetAddr => Command::GET_ADDR,
+        Message::Mempool => Command::MEMPOOL,
         Message::Unknown(name) => Command::new(name),
     }
 }
@@ -225,6 +228,7 @@ fn write_payload(out: &mut Vec<u8>, message: &Message) {
         | Message::SendAddrV2
         | Message::SendHeaders
         | Message::GetAddr
+        | Message::Mempool
         | Message::Unknown(_) => {}
         Message::SendCmpct { high_bandwidth, version } => {
             out.push(u8::from(*high_bandwidth));

@@ -69,7 +69,8 @@ pub enum Output {
     Send(Bytes),
     /// The handshake is done; `Message` follows only after this.
     Ready(PeerInfo),
-    /// For the node: headers, inv, notfound, block, tx, getdata (of transactions), feefilter or sendheaders.
+    /// For the node: headers, inv, notfound, block, tx, getdata (of transactions), feefilter, sendheaders, or the pong to
+    /// a ping of the node's.
     Message(Message),
     /// Close the connection. Nothing comes after this.
     Close(CloseReason),
@@ -285,15 +286,17 @@ impl Session {
             }
             Message::Ping(nonce) => self.write(&Message::Pong(nonce)),
             Message::Pong(nonce) => {
-                if let Stage::Ready { liveness, .. } = &mut self.stage {
-                    liveness.handle_pong(nonce);
+                if let Stage::Ready { liveness, .. } = &mut self.stage
+                    && !liveness.handle_pong(nonce)
+                {
+                    self.outputs.push_back(Output::Message(message));
                 }
             }
             Message::GetHeaders { .. } => self.answer_get_headers(now),
             Message::Inv(entries) => self.handle_inv(entries),
             Message::GetData(entries) => {
                 // Blocks are not served and not refused: silence is Core's answer too.
-                self.hand_on(entries, is_transaction, Message::GetData);
+                self.hand_on(entries, Inventory::is_transaction, Message::GetData);
             }
             Message::NotFound(entries) if entries.len() > MAX_NOT_FOUND => {}
             Message::FeeFilter(rate) if rate > Amount::MAX_MONEY.to_sat() => {}
@@ -303,8 +306,8 @@ impl Session {
             | Message::Block(_)
             | Message::Tx(_)
             | Message::SendHeaders => self.outputs.push_back(Output::Message(message)),
-            // We send no compact blocks, and give no addresses away.
-            Message::SendCmpct { .. } | Message::GetAddr => {}
+            // We send no compact blocks, give no addresses away, and tell nobody all that our mempool holds.
+            Message::SendCmpct { .. } | Message::GetAddr | Message::Mempool => {}
             // Said a second time.
             Message::Version(_) | Message::Verack => {}
             Message::Unknown(_) => {}
@@ -321,7 +324,7 @@ impl Session {
 
     /// Hands on what may be announced here; transactions of the kind that was not agreed on are passed over.
     fn handle_inv(&mut self, entries: Vec<Inventory>) {
-        if !self.local.relay && entries.iter().any(is_transaction) {
+        if !self.local.relay && entries.iter().any(Inventory::is_transaction) {
             return self.misbehaved("inv of a transaction, although we asked for none".to_owned());
         }
         let agreed = if matches!(self.stage, Stage::Ready { wtxid_relay: true, .. }) {
@@ -354,13 +357,6 @@ impl Session {
 
     fn useless(&mut self, why: &str) {
         self.close(CloseReason::Useless(why.to_owned()));
-    }
-}
-
-fn is_transaction(entry: &Inventory) -> bool {
-    match entry.kind {
-        InventoryKind::Tx | InventoryKind::WtxidTx | InventoryKind::WitnessTx => true,
-        InventoryKind::Block | InventoryKind::WitnessBlock | InventoryKind::Other(_) => false,
     }
 }
 

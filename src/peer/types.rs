@@ -3,7 +3,7 @@
 use bitcoin::block::Header;
 use bitcoin::hashes::sha256d;
 use bitcoin::p2p::ServiceFlags;
-use bitcoin::{BlockHash, Wtxid};
+use bitcoin::{BlockHash, Txid, Wtxid};
 use bytes::Bytes;
 
 use super::wire::{CHECKSUM_LEN, checksum_of};
@@ -82,6 +82,32 @@ impl Inventory {
         Self { kind: InventoryKind::WtxidTx, hash: wtxid.to_raw_hash() }
     }
 
+    /// Announces a transaction by txid, to a peer that did not agree on wtxids.
+    pub fn txid(txid: Txid) -> Self {
+        Self { kind: InventoryKind::Tx, hash: txid.to_raw_hash() }
+    }
+
+    /// Asks for a transaction by txid, with its witness.
+    pub fn witness_tx(txid: Txid) -> Self {
+        Self { kind: InventoryKind::WitnessTx, hash: txid.to_raw_hash() }
+    }
+
+    /// The transaction that this entry names by wtxid, if it does.
+    pub fn by_wtxid(&self) -> Option<Wtxid> {
+        (self.kind == InventoryKind::WtxidTx).then(|| Wtxid::from_raw_hash(self.hash))
+    }
+
+    /// The transaction that this entry names by txid, if it does.
+    pub fn by_txid(&self) -> Option<Txid> {
+        matches!(self.kind, InventoryKind::Tx | InventoryKind::WitnessTx)
+            .then(|| Txid::from_raw_hash(self.hash))
+    }
+
+    /// Whether this entry names a transaction.
+    pub fn is_transaction(&self) -> bool {
+        self.by_wtxid().is_some() || self.by_txid().is_some()
+    }
+
     /// The block that this entry names, if it names one.
     pub fn block(&self) -> Option<BlockHash> {
         match self.kind {
@@ -138,6 +164,8 @@ pub enum Message {
     /// A serialized transaction, undecoded.
     Tx(Bytes),
     GetAddr,
+    /// BIP35: announce all that your mempool holds.
+    Mempool,
     /// A command that is known or unknown but means nothing to us; its payload is dropped.
     Unknown(String),
 }

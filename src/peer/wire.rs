@@ -51,6 +51,7 @@ impl Command {
     pub const GET_HEADERS: Self = Self::new("getheaders");
     pub const HEADERS: Self = Self::new("headers");
     pub const INV: Self = Self::new("inv");
+    pub const MEMPOOL: Self = Self::new("mempool");
     pub const NOT_FOUND: Self = Self::new("notfound");
     pub const PING: Self = Self::new("ping");
     pub const PONG: Self = Self::new("pong");

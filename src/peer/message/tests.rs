@@ -131,6 +131,7 @@ fn what_we_write_is_what_another_library_writes() {
         (Message::GetData(our_entries.clone()), NetworkMessage::GetData(their_entries.clone())),
         (Message::NotFound(our_entries), NetworkMessage::NotFound(their_entries)),
         (Message::GetAddr, NetworkMessage::GetAddr),
+        (Message::Mempool, NetworkMessage::MemPool),
     ];
     for (ours, theirs) in pairs {
         let expected =
@@ -303,7 +304,8 @@ fn allocated(message: &Message) -> usize {
         | Message::FeeFilter(_)
         | Message::Ping(_)
         | Message::Pong(_)
-        | Message::GetAddr => 0,
+        | Message::GetAddr
+        | Message::Mempool => 0,
     }
 }
 
@@ -402,6 +404,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         Just(Message::SendAddrV2),
         Just(Message::SendHeaders),
         Just(Message::GetAddr),
+        Just(Message::Mempool),
         (any::<bool>(), any::<u64>())
             .prop_map(|(high_bandwidth, version)| Message::SendCmpct { high_bandwidth, version }),
         any::<u64>().prop_map(Message::FeeFilter),

@@ -13,6 +13,7 @@ fn pings_go_out_every_two_minutes_and_pongs_must_match() {
         let [Message::Ping(nonce)] = harness.sent()[..] else { panic!("no ping") };
         nonces.push(nonce);
         harness.says(&[Message::Pong(nonce ^ 1), Message::Pong(0), Message::Pong(nonce)]);
+        assert_eq!(harness.handed_on(), [Message::Pong(nonce ^ 1), Message::Pong(0)], "not to these pings");
     }
     assert!(!nonces.contains(&0));
     nonces.dedup();
@@ -28,6 +29,7 @@ fn a_ping_without_its_pong_closes_after_twenty_minutes() {
     for _ in 0..19 {
         harness.advance(MINUTE);
         harness.says(&[Message::Pong(nonce ^ 1), Message::Pong(0)]);
+        harness.handed_on();
     }
     assert_eq!(harness.outputs(), []);
     harness.advance(MINUTE);

@@ -14,6 +14,7 @@ fn a_session_survives_a_thousand_unknown_messages_and_repeated_handshakes() {
         Message::Unknown("feature".to_owned()),
         Message::Unknown("sendtxrcncl".to_owned()),
         Message::GetAddr,
+        Message::Mempool,
         Message::SendCmpct { high_bandwidth: true, version: 2 },
     ]);
     assert_eq!(harness.outputs(), []);
