@@ -29,6 +29,9 @@ pub mod blocks;
 // UNCONFIRMED
 pub mod mempool;
 
+// GOSSIP
+pub mod relay;
+
 // ASK
 pub mod query;
 

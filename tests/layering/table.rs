@@ -43,8 +43,8 @@ const fn pure(
 }
 
 const EVERYTHING: &[&str] = &[
-    "config", "time", "validate", "solver", "peer", "headers", "blocks", "mempool", "query", "electrum",
-    "node", "import", "care", "io",
+    "config", "time", "validate", "solver", "peer", "headers", "blocks", "mempool", "relay", "query",
+    "electrum", "node", "import", "care", "io",
 ];
 
 /// In the order of the data. Errors, shared bytes, seeded randomness, hash tables and maps that share what
@@ -67,6 +67,12 @@ pub const LAYERS: &[Layer] = &[
         Store::Types,
         &["bytes", "thiserror", "fastrand", "hashbrown", "imbl"],
     ),
+    pure(
+        "relay",
+        &["time", "peer", "mempool"],
+        Store::Types,
+        &["bytes", "thiserror", "fastrand", "hashbrown"],
+    ),
     pure("query", &["mempool"], Store::Everything, &["bytes", "thiserror"]),
     pure(
         "electrum",
@@ -76,7 +82,7 @@ pub const LAYERS: &[Layer] = &[
     ),
     pure(
         "node",
-        &["time", "validate", "peer", "headers", "blocks", "mempool", "query", "electrum"],
+        &["time", "validate", "peer", "headers", "blocks", "mempool", "relay", "query", "electrum"],
         Store::Everything,
         &["bytes", "thiserror", "fastrand"],
     ),

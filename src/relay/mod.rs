@@ -1,0 +1,29 @@
+//! GOSSIP: unconfirmed transactions to and from peers.
+//!
+//! In: what peers announce and send, what the mempool said of it, blocks, the time. Out: what to send to whom, and what the
+//! mempool shall judge. In the order of the data: `relay` takes what comes; `download` decides what is asked for, with
+//! `requests` (whom to ask), `filter` (what was seen of late) and `orphans` (whose parents are unknown), and lets the
+//! rest be `waiting` for its turn to be judged. `holdings` is what the mempool has.
+//! No rule is checked here: what a transaction must be like is for `mempool`, and nothing of a peer's word is believed.
+
+mod types;
+
+mod relay;
+
+mod download;
+
+mod requests;
+
+mod filter;
+
+mod orphans;
+
+mod waiting;
+
+mod holdings;
+
+#[cfg(test)]
+mod testing;
+
+pub use relay::Relay;
+pub use types::{Confirmed, Job, JobId, Load, Output, Role, Verdict};
