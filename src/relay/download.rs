@@ -152,6 +152,11 @@ impl Download {
         }
     }
 
+    /// Who sent what this job judges.
+    pub fn sender(&self, id: JobId) -> Option<PeerId> {
+        self.jobs.get(&id).map(|job| job.peer)
+    }
+
     /// What the mempool said of a job, and of the child if there was one. Gives back what was taken.
     pub fn judged(
         &mut self,
@@ -444,7 +449,7 @@ impl Download {
         if by_txid && self.peers.values().any(|other| other.wtxid_relay) {
             delay += TXID_DELAY;
         }
-        if announcer.role != Role::Trusted && self.requests.in_flight(peer) >= OVERLOADED_ABOVE {
+        if announcer.role == Role::Stranger && self.requests.in_flight(peer) >= OVERLOADED_ABOVE {
             delay += OVERLOADED_DELAY;
         }
         delay
@@ -478,7 +483,7 @@ fn is_known(
 fn max_announcements(role: Role) -> usize {
     match role {
         Role::Stranger => MAX_ANNOUNCEMENTS,
-        Role::Trusted => MAX_TRUSTED_ANNOUNCEMENTS,
+        Role::Trusted { .. } => MAX_TRUSTED_ANNOUNCEMENTS,
         Role::BlocksOnly => 0,
     }
 }

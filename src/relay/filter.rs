@@ -54,6 +54,13 @@ impl Recent {
         self.generations[0].insert_unique(entry, entry, |entry| *entry);
     }
 
+    /// Forgets one; says whether it was there.
+    pub fn remove(&mut self, bytes: &[u8]) -> bool {
+        let entry = self.key.of(bytes);
+        let mut sets = self.generations.iter_mut();
+        sets.any(|set| set.find_entry(entry, |other| *other == entry).map(|found| found.remove()).is_ok())
+    }
+
     pub fn contains(&self, bytes: &[u8]) -> bool {
         self.holds(self.key.of(bytes))
     }
@@ -91,6 +98,7 @@ mod tests {
             recent.insert(b"again");
         }
         assert!(recent.contains(b"first"));
+        assert!(recent.remove(b"first") && !recent.remove(b"first") && recent.contains(b"again"));
         recent.clear();
         assert!(!recent.contains(b"first") && !recent.contains(b"again"));
     }

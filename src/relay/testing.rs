@@ -12,9 +12,9 @@ use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
 use chainstore::{Height, ScriptKey};
 
-use super::relay::Relay;
+use super::gossip::Relay;
 use super::types::{Job, Output, Role, Verdict};
-use crate::mempool::{Changes, Entry, Input, Reject, RejectKind, Removal, Unconfirmed};
+use crate::mempool::{Changes, Entry, Input, Policy, Reject, RejectKind, Removal, Unconfirmed};
 use crate::peer::{Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo};
 use crate::time::Now;
 
@@ -124,6 +124,8 @@ pub struct Harness {
     sent: Vec<(PeerId, Message)>,
     pub jobs: VecDeque<Job>,
     dropped: Vec<(PeerId, Misbehavior)>,
+    /// What wallets, the disk and the operator were told.
+    told: Vec<Output>,
     /// Whether the books are compared after each step; a flood does that once.
     pub compares: bool,
 }
@@ -141,11 +143,12 @@ impl Harness {
 
     pub fn syncing() -> Self {
         Self {
-            relay: Relay::new(7),
+            relay: Relay::new(7, &Policy::core()),
             now: Now { instant: Now::default().instant, unix: 1_700_000_000 },
             sent: Vec::new(),
             jobs: VecDeque::new(),
             dropped: Vec::new(),
+            told: Vec::new(),
             compares: true,
         }
     }
@@ -243,6 +246,11 @@ impl Harness {
         self.sent(peer).into_iter().filter_map(get_data).flatten().collect()
     }
 
+    /// What wallets, the disk and the operator were told since this was last asked.
+    pub fn told(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.told)
+    }
+
     pub fn dropped(&mut self) -> Vec<(PeerId, Misbehavior)> {
         std::mem::take(&mut self.dropped)
     }
@@ -253,6 +261,7 @@ impl Harness {
                 Output::Send(peer, message) => self.sent.push((peer, message)),
                 Output::Admit(job) => self.jobs.push_back(job),
                 Output::Drop { peer, why } => self.dropped.push((peer, why)),
+                other => self.told.push(other),
             }
         }
         if self.compares {

@@ -12,8 +12,12 @@ use crate::peer::{Message, Misbehavior, PeerId};
 pub enum Role {
     /// A stranger, with whom transactions are exchanged.
     Stranger,
-    /// The operator's own node (`--trust`): it may announce as much as it has, and is asked for its whole mempool.
-    Trusted,
+    /// The operator's own node (`--trust`): it may announce as much as it has, and is the first to be handed what
+    /// wallets send.
+    Trusted {
+        /// Ask it for all that its mempool holds (BIP35). A node that does not permit that hangs up.
+        ask_mempool: bool,
+    },
     /// A connection for blocks: a transaction on it is a breach.
     BlocksOnly,
 }
@@ -65,12 +69,88 @@ pub struct Load {
     pub judging: usize,
 }
 
+/// One wallet's request, numbered by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BroadcastId(pub u64);
+
+/// How it is known that the network has a transaction, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Evidence {
+    /// A peer announced it that was not sent it.
+    Echo,
+    /// A peer that was sent it gave it back when asked, so it is in that peer's mempool.
+    Probe,
+    /// A peer that takes transactions received it. Whether it was taken there is not known yet.
+    Delivery,
+}
+
+/// Why a wallet is told that its transaction was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BroadcastError {
+    /// Nothing was sent or kept.
+    #[error("no peers to broadcast to")]
+    NoPeers,
+    /// Nothing was sent or kept.
+    #[error("too many transactions wait to be seen by the network")]
+    TooMany,
+    /// It was sent, and is sent again until somebody shows it.
+    #[error("sent, but no peer confirmed it in time; it will be sent again")]
+    NotDelivered,
+    /// It was sent, but may be forgotten when the server stops.
+    #[error("sent, but it could not be kept on disk in time")]
+    NotKept,
+    /// It left our mempool before anybody showed it.
+    #[error("it was replaced, conflicted or mined before a peer confirmed it")]
+    Gone,
+}
+
+/// What is known of a wallet's transaction. All numbers are of peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BroadcastReport {
+    pub txid: Txid,
+    pub wtxid: Wtxid,
+    /// It was sent to so many.
+    pub sent: u32,
+    /// So many answered the ping that followed it.
+    pub delivered: u32,
+    /// So many asked for it.
+    pub asked: u32,
+    /// So many announced it that were not sent it.
+    pub announced: u32,
+    /// So many gave it back when asked.
+    pub accepted: u32,
+    /// Nobody showed it within 90 seconds, and nobody has since.
+    pub is_unseen: bool,
+}
+
+impl BroadcastReport {
+    pub(super) fn new(txid: Txid, wtxid: Wtxid) -> Self {
+        Self { txid, wtxid, sent: 0, delivered: 0, asked: 0, announced: 0, accepted: 0, is_unseen: false }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     Send(PeerId, Message),
     /// To be judged; the answer comes back through `handle_verdict`, for each job, in any order.
     Admit(Job),
+    /// The answer to a wallet.
+    Broadcast {
+        id: BroadcastId,
+        result: Result<Evidence, BroadcastError>,
+    },
+    /// Put these on disk, parents before the child whose id it is; `handle_kept` follows, and the answer waits for it.
+    Keep {
+        wtxid: Wtxid,
+        transactions: Vec<Arc<Entry>>,
+    },
+    /// What was kept under this id is not needed any more.
+    Forget {
+        wtxid: Wtxid,
+    },
+    /// For the operator: no peer shows a wallet's transaction.
+    Unseen(BroadcastReport),
     /// Close the connection. The peer is forgotten here already.
     Drop {
         peer: PeerId,

@@ -25,7 +25,7 @@ fn what_is_announced_is_asked_of_one_peer_and_judged() {
     net.announces(BOB, &tx);
     net.advance(ANSWER_WITHIN * 2);
     assert_eq!(net.asked(BOB), []);
-    assert_eq!(net.relay.next_timeout(), None);
+    assert_eq!(net.relay.download.next_timeout(), None);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_flood_of_announcements_is_bounded_and_holds_up_nobody_else() {
 #[test]
 fn a_trusted_node_may_announce_its_whole_mempool() {
     let mut net = Harness::new(&[]);
-    net.connect(ALICE, Role::Trusted, true);
+    net.connect(ALICE, Role::Trusted { ask_mempool: false }, true);
     net.announces_all(ALICE, &nothings(0, 50_000));
     assert_eq!(net.relay.download.announcements(ALICE), 50_000);
 }
