@@ -9,6 +9,8 @@ pub mod config;
 
 pub mod time;
 
+// SCRIPTS: whether whoever spends may; the rules of blocks ask it for a signet's solution.
+pub mod scripts;
 // CHECK: the rules stand first, as they hold the networks' parameters that every stage reads.
 pub mod validate;
 

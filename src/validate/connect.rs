@@ -14,15 +14,10 @@ use super::inputs::{MAX_MONEY, SpentValue, check_inputs, locks_passed};
 use super::params::Params;
 use super::sigops::{self, Counted, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
 use super::spends::FROM_CHAIN;
+use crate::scripts::Flags;
 
 /// Subsidy of the first blocks, in satoshi.
 const FIRST_SUBSIDY: u64 = 50 * 100_000_000;
-
-/// Blocks whose spends broke BIP16 before it was known what it would become (mainnet 170,060, testnet3 514).
-const BIP16_EXCEPTIONS: [&str; 2] = [
-    "00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22",
-    "00000000dd30457c001f4095d208cc1296b0eed002427aa599874af7a432b105",
-];
 
 /// What the rules ask of the chain below the block.
 pub struct SpendContext<'a> {
@@ -110,7 +105,8 @@ fn spend(
     context: &SpendContext<'_>,
 ) -> Result<(Vec<Coin>, Amount), BlockError> {
     let height = checked.height();
-    let counted = counted(checked.hash());
+    let flags = context.params.script_flags(height, checked.hash());
+    let counted = Counted { p2sh: flags.contains(Flags::P2SH), witness: flags.contains(Flags::WITNESS) };
     let spends = checked.spends();
     let mut coins = coins.iter();
     let mut spent: Vec<Coin> = Vec::with_capacity(spends.sources.len());
@@ -167,11 +163,6 @@ pub fn subsidy(height: Height, params: &Params) -> u64 {
     FIRST_SUBSIDY.checked_shr(height.0 / params.halving_interval).unwrap_or(0)
 }
 
-fn counted(hash: BlockHash) -> Counted {
-    let all = !BIP16_EXCEPTIONS.contains(&hash.to_string().as_str());
-    Counted { p2sh: all, witness: all }
-}
-
 /// The coin that an earlier transaction of the block made.
 fn made_in_block(checked: &CheckedBlock, maker: usize, vout: u32) -> Option<Coin> {
     let output = checked.block().txdata[maker].output.get(vout as usize)?;
@@ -187,22 +178,4 @@ fn made_in_block(checked: &CheckedBlock, maker: usize, vout: u32) -> Option<Coin
         class: ScriptClass::of(&output.script_pubkey),
         script_key: checked.script_keys()[number],
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::str::FromStr;
-
-    use super::*;
-
-    #[test]
-    fn redeem_scripts_count_but_in_the_two_blocks_of_before_bip16() {
-        let counted = |hash| counted(BlockHash::from_str(hash).unwrap());
-        for hash in BIP16_EXCEPTIONS {
-            assert_eq!(counted(hash), Counted { p2sh: false, witness: false });
-        }
-        // The taproot exception of mainnet 692,261 is one for scripts alone.
-        let taproot_exception = "0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad";
-        assert_eq!(counted(taproot_exception), Counted { p2sh: true, witness: true });
-    }
 }

@@ -3,6 +3,8 @@
 use bitcoin::{OutPoint, Txid};
 use thiserror::Error;
 
+use crate::scripts::ScriptError;
+
 /// What follows from a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -47,7 +49,7 @@ pub enum BlockError {
     #[error("bad-blk-sigops: {cost} is over 80000")]
     TooManySigops { cost: u64 },
     #[error("bad-signet-blksig: {0}")]
-    BadSignetSolution(&'static str),
+    BadSignetSolution(String),
     #[error("the signet's challenge needs a script verifier, which this build lacks")]
     UnsupportedChallenge,
     #[error("bad-txns-inputs-missingorspent: {outpoint}")]
@@ -56,6 +58,9 @@ pub enum BlockError {
     RepeatedTransaction { txid: Txid },
     #[error("bad-cb-amount: the coinbase pays {paid} sat, at most {allowed} are due")]
     BadCoinbaseAmount { paid: u64, allowed: u64 },
+    /// With Core's debug message, which names input and transaction.
+    #[error("{}: {details}", error.block_reason())]
+    BadScript { error: ScriptError, details: String },
 }
 
 impl BlockError {
@@ -81,6 +86,8 @@ impl BlockError {
             Self::MissingInput { .. } => "bad-txns-inputs-missingorspent",
             Self::RepeatedTransaction { .. } => "bad-txns-BIP30",
             Self::BadCoinbaseAmount { .. } => "bad-cb-amount",
+            // Core adds what the script failed of, as the text of this error does.
+            Self::BadScript { .. } => "block-script-verify-flag-failed",
         }
     }
 
@@ -106,7 +113,8 @@ impl BlockError {
             | Self::BadSignetSolution(_)
             | Self::MissingInput { .. }
             | Self::RepeatedTransaction { .. }
-            | Self::BadCoinbaseAmount { .. } => Verdict::Invalid,
+            | Self::BadCoinbaseAmount { .. }
+            | Self::BadScript { .. } => Verdict::Invalid,
         }
     }
 }

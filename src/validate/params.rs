@@ -5,10 +5,13 @@
 //!
 //! Source: Bitcoin Core `kernel/chainparams.cpp` (31.99).
 
+use bitcoin::consensus::encode::serialize;
 use bitcoin::constants::genesis_block;
-use bitcoin::hashes::Hash;
+use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{Block, BlockHash, Network, ScriptBuf, Target, Work};
 use chainstore::Height;
+
+use crate::scripts::Flags;
 
 /// Blocks between two changes of the difficulty.
 pub const RETARGET_INTERVAL: u32 = 2016;
@@ -42,6 +45,8 @@ pub struct Params {
     pub bip94: bool,
     /// Total work below which a chain is not believed (`nMinimumChainWork`).
     pub min_chain_work: Work,
+    /// A block whose chain is known to have valid scripts (`defaultAssumeValid`); `None`: all are verified.
+    pub assume_valid: Option<BlockHash>,
 
     /// First height at which the rule holds; the same for those below.
     pub bip34_height: u32,
@@ -55,6 +60,9 @@ pub struct Params {
     pub bip34_hash: Option<BlockHash>,
     /// Blocks that repeat an unspent transaction and are valid all the same.
     pub bip30_exceptions: Vec<(Height, BlockHash)>,
+    /// Blocks whose scripts broke rules that were made later, and the rules that they keep of P2SH, witnesses and
+    /// taproot.
+    pub script_exceptions: Vec<(BlockHash, Flags)>,
     /// Blocks between two halvings of the subsidy.
     pub halving_interval: u32,
     /// Script that every block's solution must satisfy (BIP325); signet only.
@@ -90,12 +98,42 @@ impl Params {
         !unique_by_bip34 && !self.bip30_exceptions.contains(&(height, hash))
     }
 
+    /// The rules of a signet of one's own (BIP325): its challenge makes its magic.
+    pub fn custom_signet(challenge: ScriptBuf) -> Self {
+        let [a, b, c, d, ..] = sha256d::Hash::hash(&serialize(&challenge)).to_byte_array();
+        Self {
+            magic: [a, b, c, d],
+            min_chain_work: Work::from_be_bytes([0; 32]),
+            assume_valid: None,
+            signet_challenge: Some(challenge),
+            ..Self::signet()
+        }
+    }
+
+    /// The rules for the scripts of the block `hash` at `height`.
+    ///
+    /// P2SH, witnesses and taproot hold from the first block on, but for the exceptions: nothing before them broke
+    /// these rules. Source: Core `GetBlockScriptFlags`.
+    pub fn script_flags(&self, height: Height, hash: BlockHash) -> Flags {
+        let exception = self.script_exceptions.iter().find(|(block, _)| *block == hash);
+        let always = Flags::P2SH | Flags::WITNESS | Flags::TAPROOT;
+        let from = [
+            (self.bip66_height, Flags::DERSIG),
+            (self.bip65_height, Flags::CHECKLOCKTIMEVERIFY),
+            (self.csv_height, Flags::CHECKSEQUENCEVERIFY),
+            (self.segwit_height, Flags::NULLDUMMY),
+        ];
+        let first = exception.map_or(always, |(_, flags)| *flags);
+        from.into_iter().filter(|(from, _)| height.0 >= *from).fold(first, |flags, (_, flag)| flags | flag)
+    }
+
     fn mainnet() -> Self {
         Self {
             magic: [0xf9, 0xbe, 0xb4, 0xd9],
             default_port: 8333,
             pow_limit: Target::MAX_ATTAINABLE_MAINNET,
             min_chain_work: work("01128750f82f4c366153a3a030"),
+            assume_valid: Some(hash("00000000000000000000ccebd6d74d9194d8dcdc1d177c478e094bfad51ba5ac")),
             bip34_height: 227_931,
             bip66_height: 363_725,
             bip65_height: 388_381,
@@ -105,6 +143,14 @@ impl Params {
             bip30_exceptions: vec![
                 (Height(91_842), hash("00000000000a4d0a398161ffc163c503763b1f4360639393e0e4c8e300e0caec")),
                 (Height(91_880), hash("00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721")),
+            ],
+            // Of before BIP16 (170,060) and of before taproot (692,261).
+            script_exceptions: vec![
+                (hash("00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22"), Flags::NONE),
+                (
+                    hash("0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad"),
+                    Flags::P2SH | Flags::WITNESS,
+                ),
             ],
             ..Self::young(Network::Bitcoin)
         }
@@ -117,12 +163,18 @@ impl Params {
             pow_limit: Target::MAX_ATTAINABLE_TESTNET,
             min_difficulty_blocks: true,
             min_chain_work: work("17dde1c649f3708d14b6"),
+            assume_valid: Some(hash("000000007a61e4230b28ac5cb6b5e5a0130de37ac1faf2f8987d2fa6505b67f4")),
             bip34_height: 21_111,
             bip66_height: 330_776,
             bip65_height: 581_885,
             csv_height: 770_112,
             segwit_height: 834_624,
             bip34_hash: Some(hash("0000000023b3a96d3484e5abb3755c413e7d41500f8e2a5c3f0dd01299cd8ef8")),
+            // Of before BIP16 (514).
+            script_exceptions: vec![(
+                hash("00000000dd30457c001f4095d208cc1296b0eed002427aa599874af7a432b105"),
+                Flags::NONE,
+            )],
             ..Self::young(Network::Testnet)
         }
     }
@@ -135,6 +187,7 @@ impl Params {
             min_difficulty_blocks: true,
             bip94: true,
             min_chain_work: work("09a0fe15d0177d086304"),
+            assume_valid: Some(hash("0000000002368b1e4ee27e2e85676ae6f9f9e69579b29093e9a82c170bf7cf8a")),
             ..Self::young(Network::Testnet4)
         }
     }
@@ -145,6 +198,7 @@ impl Params {
             default_port: 38333,
             pow_limit: Target::MAX_ATTAINABLE_SIGNET,
             min_chain_work: work("0b463ea0a4b8"),
+            assume_valid: Some(hash("00000008414aab61092ef93f1aacc54cf9e9f16af29ddad493b908a01ff5c329")),
             signet_challenge: Some(default_signet_challenge()),
             ..Self::young(Network::Signet)
         }
@@ -175,6 +229,7 @@ impl Params {
             no_retarget: false,
             bip94: false,
             min_chain_work: Work::from_be_bytes([0; 32]),
+            assume_valid: None,
             bip34_height: 1,
             bip66_height: 1,
             bip65_height: 1,
@@ -182,6 +237,7 @@ impl Params {
             segwit_height: 1,
             bip34_hash: None,
             bip30_exceptions: Vec::new(),
+            script_exceptions: Vec::new(),
             halving_interval: 210_000,
             signet_challenge: None,
         }
@@ -211,9 +267,6 @@ fn hash(hex: &str) -> BlockHash {
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::consensus::encode::serialize;
-    use bitcoin::hashes::sha256d;
-
     use super::*;
 
     const ALL: [Network; 5] =
@@ -250,9 +303,44 @@ mod tests {
     #[test]
     fn signet_magic_is_the_hash_of_its_challenge() {
         let params = Params::of(Network::Signet);
-        let challenge = params.signet_challenge.expect("signet has a challenge");
-        let digest = sha256d::Hash::hash(&serialize(&challenge));
-        assert_eq!(digest.as_byte_array()[..4], params.magic);
+        let challenge = params.signet_challenge.clone().expect("signet has a challenge");
+        assert_eq!(Params::custom_signet(challenge).magic, params.magic);
+        // What a node says to `-signetchallenge=51`.
+        let own = Params::custom_signet(ScriptBuf::from_bytes(vec![0x51]));
+        assert_eq!(own.magic, [0x54, 0xd2, 0x6f, 0xbd]);
+        assert_eq!((own.assume_valid, own.min_chain_work), (None, Work::from_be_bytes([0; 32])));
+        assert_eq!(own.genesis_hash(), params.genesis_hash());
+    }
+
+    #[test]
+    fn the_rules_for_scripts_follow_the_heights_but_for_three_blocks() {
+        let params = Params::of(Network::Bitcoin);
+        let any = params.genesis_hash();
+        let first = Flags::P2SH | Flags::WITNESS | Flags::TAPROOT;
+        let cltv = first | Flags::DERSIG | Flags::CHECKLOCKTIMEVERIFY;
+        let rows = [
+            (0, first),
+            (363_724, first),
+            (363_725, first | Flags::DERSIG),
+            (388_381, cltv),
+            (419_328, cltv | Flags::CHECKSEQUENCEVERIFY),
+            (481_823, cltv | Flags::CHECKSEQUENCEVERIFY),
+            (481_824, Flags::ALL),
+        ];
+        for (height, flags) in rows {
+            assert_eq!(params.script_flags(Height(height), any), flags, "{height}");
+        }
+        let [(before_p2sh, _), (before_taproot, _)] = params.script_exceptions[..] else {
+            panic!("there are two")
+        };
+        assert_eq!(params.script_flags(Height(170_060), before_p2sh), Flags::NONE);
+        let flags = params.script_flags(Height(692_261), before_taproot);
+        assert!(flags.contains(cltv_without_taproot()) && !flags.contains(Flags::TAPROOT));
+        assert_eq!(Params::of(Network::Regtest).script_flags(Height(1), any), Flags::ALL);
+    }
+
+    fn cltv_without_taproot() -> Flags {
+        Flags::P2SH | Flags::WITNESS | Flags::DERSIG | Flags::CHECKLOCKTIMEVERIFY | Flags::NULLDUMMY
     }
 
     #[test]

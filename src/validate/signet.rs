@@ -1,23 +1,23 @@
 //! The solution that a signet block carries instead of work (BIP325).
 //!
-//! The default challenge, a bare multisig of one of two keys, is checked here; any other needs the script verifier.
+//! The challenge is a script that a transaction made of the block spends, by the rules of `BLOCK_SCRIPT_VERIFY_FLAGS`.
+//! A build without the interpreter checks usual scripts alone; the default challenge is one.
 //! Source: Bitcoin Core `signet.cpp`; BIP325.
 
 use bitcoin::absolute::LockTime;
-use bitcoin::consensus::encode::deserialize_partial;
+use bitcoin::consensus::encode::{deserialize_partial, serialize};
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::opcodes::Opcode;
-use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_PUSHNUM_1, OP_PUSHNUM_2, OP_RETURN};
+use bitcoin::opcodes::all::OP_RETURN;
 use bitcoin::script::{Builder, Instruction, PushBytesBuf};
-use bitcoin::secp256k1::{Message, Secp256k1, ecdsa};
-use bitcoin::sighash::SighashCache;
 use bitcoin::{
-    Amount, Block, OutPoint, PublicKey, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
+    Amount, Block, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
     transaction,
 };
 
 use super::error::BlockError;
 use super::merkle;
+use crate::scripts::{self, Flags, VerifyError};
 
 /// Begins the push that holds the solution, in the output that commits to the witnesses.
 const SOLUTION_HEADER: [u8; 4] = [0xec, 0xc7, 0xda, 0xa2];
@@ -25,50 +25,32 @@ const COMMITMENT_HEADER: [u8; 4] = [0xaa, 0x21, 0xa9, 0xed];
 
 /// Checks the solution of a block whose ids are `txids` against the network's challenge.
 pub(super) fn check_solution(block: &Block, txids: &[Txid], challenge: &Script) -> Result<(), BlockError> {
-    let keys = two_keys(challenge).ok_or(BlockError::UnsupportedChallenge)?;
-    let coinbase = block.txdata.first().ok_or(BlockError::BadSignetSolution("no coinbase"))?;
-    let position = commitment_position(coinbase)
-        .ok_or(BlockError::BadSignetSolution("no witness commitment to hold it"))?;
+    let coinbase = block.txdata.first().ok_or_else(|| bad("no coinbase"))?;
+    let position = commitment_position(coinbase).ok_or_else(|| bad("no witness commitment to hold it"))?;
     let (stripped, solution) = take_solution(&coinbase.output[position].script_pubkey);
     let mut signed_coinbase = coinbase.clone();
     signed_coinbase.output[position].script_pubkey = stripped;
     let root = root_with(&signed_coinbase, txids);
 
     let (script_sig, witness) = decode(solution.as_deref())?;
-    if !witness.is_empty() {
-        return Err(BlockError::BadSignetSolution("a witness for a bare multisig"));
+    let mut to_sign = transaction_to_sign(block, root, challenge);
+    if let Some(input) = to_sign.input.first_mut() {
+        (input.script_sig, input.witness) = (script_sig, witness);
     }
-    let (signature, kind) = one_signature(&script_sig)
-        .ok_or(BlockError::BadSignetSolution("the script is not the signature of a bare multisig"))?;
-    let to_sign = transaction_to_sign(block, root, challenge);
-    let sighash = SighashCache::new(&to_sign)
-        .legacy_signature_hash(0, challenge, kind)
-        .map_err(|_| BlockError::BadSignetSolution("no signature hash"))?;
-    let message = Message::from_digest(sighash.to_byte_array());
-    let secp = Secp256k1::verification_only();
-    if keys.iter().any(|key| secp.verify_ecdsa(&message, &signature, &key.inner).is_ok()) {
-        Ok(())
-    } else {
-        Err(BlockError::BadSignetSolution("the signature is of neither key"))
-    }
+    let spent = [TxOut { value: Amount::ZERO, script_pubkey: challenge.to_owned() }];
+    let flags = Flags::P2SH | Flags::WITNESS | Flags::DERSIG | Flags::NULLDUMMY;
+    let solved = match scripts::verify(&to_sign, &serialize(&to_sign), &spent, flags) {
+        Ok(()) => Ok(()),
+        Err(VerifyError::Script(error)) => Err(error.reason),
+        Err(VerifyError::Unavailable) => {
+            scripts::verify_template(&to_sign, &spent, 0, flags).ok_or(BlockError::UnsupportedChallenge)?
+        }
+    };
+    solved.map_err(|reason| BlockError::BadSignetSolution(reason.to_string()))
 }
 
-/// The keys of a 1-of-2 bare multisig.
-fn two_keys(challenge: &Script) -> Option<[PublicKey; 2]> {
-    let parts: Vec<Instruction<'_>> = challenge.instructions().collect::<Result<_, _>>().ok()?;
-    match parts[..] {
-        [
-            Instruction::Op(OP_PUSHNUM_1),
-            Instruction::PushBytes(first),
-            Instruction::PushBytes(second),
-            Instruction::Op(OP_PUSHNUM_2),
-            Instruction::Op(OP_CHECKMULTISIG),
-        ] => Some([
-            PublicKey::from_slice(first.as_bytes()).ok()?,
-            PublicKey::from_slice(second.as_bytes()).ok()?,
-        ]),
-        _ => None,
-    }
+fn bad(what: &str) -> BlockError {
+    BlockError::BadSignetSolution(what.into())
 }
 
 fn commitment_position(coinbase: &Transaction) -> Option<usize> {
@@ -115,29 +97,15 @@ fn root_with(coinbase: &Transaction, txids: &[Txid]) -> sha256d::Hash {
 }
 
 fn decode(solution: Option<&[u8]>) -> Result<(ScriptBuf, Witness), BlockError> {
-    const UNDECODABLE: BlockError = BlockError::BadSignetSolution("undecodable");
-    // A network whose challenge is always true needs no solution; this challenge is not.
+    // A network whose challenge is always true needs no solution.
     let solution = solution.unwrap_or(&[]);
     if solution.is_empty() {
         return Ok((ScriptBuf::new(), Witness::new()));
     }
-    let (script_sig, used) = deserialize_partial::<ScriptBuf>(solution).map_err(|_| UNDECODABLE)?;
-    let (witness, rest) = deserialize_partial::<Witness>(&solution[used..]).map_err(|_| UNDECODABLE)?;
-    if used + rest == solution.len() { Ok((script_sig, witness)) } else { Err(UNDECODABLE) }
-}
-
-/// The one signature of `OP_0 <signature>`, and what it says it signs.
-fn one_signature(script_sig: &Script) -> Option<(ecdsa::Signature, u32)> {
-    let parts: Vec<Instruction<'_>> = script_sig.instructions().collect::<Result<_, _>>().ok()?;
-    let [Instruction::PushBytes(dummy), Instruction::PushBytes(signature)] = parts[..] else { return None };
-    let (kind, der) = signature.as_bytes().split_last()?;
-    if !dummy.is_empty() {
-        return None;
-    }
-    let mut signature = ecdsa::Signature::from_der(der).ok()?;
-    // Consensus takes both halves of the curve; libsecp256k1 verifies only the lower.
-    signature.normalize_s();
-    Some((signature, u32::from(*kind)))
+    let (script_sig, used) = deserialize_partial::<ScriptBuf>(solution).map_err(|_| bad("undecodable"))?;
+    let (witness, rest) =
+        deserialize_partial::<Witness>(&solution[used..]).map_err(|_| bad("undecodable"))?;
+    if used + rest == solution.len() { Ok((script_sig, witness)) } else { Err(bad("undecodable")) }
 }
 
 /// The virtual transaction that spends the challenge (BIP325, "to_sign").

@@ -72,12 +72,23 @@ fn a_signet_block_needs_the_signature_of_its_network() {
 }
 
 #[test]
-fn another_challenge_cannot_be_checked_and_genesis_needs_no_solution() {
+fn a_challenge_of_ones_own_is_run_and_genesis_needs_no_solution() {
     let real: Block = deserialize(SIGNET_BLOCK).unwrap();
-    let other =
-        Params { signet_challenge: Some(ScriptBuf::from_bytes(vec![0x51])), ..Params::of(Network::Signet) };
-    let error = check_signet(&real, &other).unwrap_err();
-    assert_eq!((&error, error.verdict()), (&BlockError::UnsupportedChallenge, Verdict::Unsupported));
+    // Any solution pushes something, so the challenge that demands nothing takes it; the one that fails takes none.
+    let anyone = Params::custom_signet(ScriptBuf::from_bytes(vec![0x51]));
+    let nobody = Params::custom_signet(ScriptBuf::from_bytes(vec![0x00]));
+    check_signet(&real, &anyone).unwrap();
+    let error = check_signet(&real, &nobody).unwrap_err();
+    assert_eq!((error.reject_reason(), error.verdict()), ("bad-signet-blksig", Verdict::Invalid));
+    // OP_NOT is no part of a usual script.
+    let unusual = Params::custom_signet(ScriptBuf::from_bytes(vec![0x00, 0x91]));
+    match check_signet(&real, &unusual) {
+        Ok(()) => assert!(crate::scripts::is_available()),
+        Err(error) => {
+            assert!(!crate::scripts::is_available());
+            assert_eq!((&error, error.verdict()), (&BlockError::UnsupportedChallenge, Verdict::Unsupported));
+        }
+    }
 
     let params = Params::of(Network::Signet);
     let raw = serialize(&params.genesis);

@@ -43,15 +43,16 @@ const fn pure(
 }
 
 const EVERYTHING: &[&str] = &[
-    "config", "time", "validate", "solver", "peer", "headers", "blocks", "mempool", "relay", "query",
-    "electrum", "node", "import", "care", "io",
+    "config", "time", "scripts", "validate", "solver", "peer", "headers", "blocks", "mempool", "relay",
+    "query", "electrum", "node", "import", "care", "io",
 ];
 
 /// In the order of the data. Errors, shared bytes, seeded randomness, hash tables and maps that share what
 /// did not change are vocabulary.
 pub const LAYERS: &[Layer] = &[
     pure("time", &[], Store::Nothing, &[]),
-    pure("validate", &["time"], Store::Types, &["bytes", "thiserror"]),
+    pure("scripts", &[], Store::Nothing, &["bitcoinkernel", "thiserror"]),
+    pure("validate", &["time", "scripts"], Store::Types, &["bytes", "thiserror"]),
     pure("solver", &[], Store::Nothing, &[]),
     pure("peer", &["validate", "time"], Store::Nothing, &["bytes", "thiserror", "fastrand"]),
     pure("headers", &["peer", "validate", "time"], Store::Types, &["thiserror", "fastrand", "hashbrown"]),
@@ -63,7 +64,7 @@ pub const LAYERS: &[Layer] = &[
     ),
     pure(
         "mempool",
-        &["time", "validate", "solver"],
+        &["time", "scripts", "validate", "solver"],
         Store::Types,
         &["bytes", "thiserror", "fastrand", "hashbrown", "imbl"],
     ),
@@ -82,7 +83,10 @@ pub const LAYERS: &[Layer] = &[
     ),
     pure(
         "node",
-        &["time", "validate", "peer", "headers", "blocks", "mempool", "relay", "query", "electrum"],
+        &[
+            "time", "scripts", "validate", "peer", "headers", "blocks", "mempool", "relay", "query",
+            "electrum",
+        ],
         Store::Everything,
         &["bytes", "thiserror", "fastrand"],
     ),
