@@ -36,6 +36,7 @@ mod merge;
 mod merkle;
 mod mmr;
 mod open;
+mod outputs;
 mod repair;
 mod segments;
 #[cfg(any(test, feature = "sim"))]

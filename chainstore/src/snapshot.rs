@@ -82,7 +82,7 @@ impl Snapshot {
     }
 
     /// An answer for which blocks are read: those that cannot be are remembered.
-    fn read<T>(&self, read: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
         let repairs = self.view.files.blocks.repairs();
         let moves = repairs.moves();
         let answer = self.stands(read(&self.view));

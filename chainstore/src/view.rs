@@ -23,7 +23,7 @@ use crate::segments::{BlockPos, file_name};
 use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
 
 /// Threads that look for the coins of one block.
-static LOOKING_THREADS: LazyLock<usize> =
+pub(crate) static LOOKING_THREADS: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from).min(4));
 /// Fewer are not worth a thread.
 const LOOKS_OF_A_THREAD: usize = 256;

@@ -26,6 +26,7 @@ use crate::delta::{Delta, tx_prefix};
 use crate::disk::{Disk, remove_unnamed, sync_dir};
 use crate::error::Error;
 use crate::files::{BlockRow, Files};
+use crate::outputs::TxPlace;
 use crate::segments::BlockPos;
 use crate::store::NewBlock;
 use crate::types::{Coin, Height, ScriptClass, Tip, TxNum, has_history, is_unspendable};
@@ -125,6 +126,35 @@ impl Bulk {
     /// Time of the block at a height that it has.
     pub(crate) fn time(&self, height: u32) -> Option<u32> {
         self.times.get(height as usize).copied()
+    }
+
+    pub(crate) fn files(&self) -> &Arc<Files> {
+        &self.files
+    }
+
+    /// Where the bytes of a transaction of the chain are; what of it waits for its file counts too.
+    pub(crate) fn place_of(&self, number: TxNum) -> Result<TxPlace, Error> {
+        let corrupt = |what: &str| Error::corrupt("txpos", format!("transaction {}: {what}", number.0));
+        let height = self.tx_ends.partition_point(|end| *end <= number.0);
+        let end_tx = *self.tx_ends.get(height).ok_or_else(|| corrupt("no block has it"))?;
+        let written = self.mark.txs - self.txids.len() as u32;
+        let written_blocks = self.tx_ends.len() - self.blockpos.len();
+        let row = match height.checked_sub(written_blocks) {
+            Some(at) => self.blockpos[at],
+            None => self.files.blockpos.read(height as u32)?,
+        };
+        let pos = BlockRow::decode(&row).map_err(|_| corrupt("the row of its block does not decode"))?.pos;
+        let offset = |number: u32| match number.checked_sub(written) {
+            Some(at) => Ok(u32::from_le_bytes(self.txpos[at as usize])),
+            None => self.files.txpos.read(number).map(u32::from_le_bytes),
+        };
+        let end = if number.0 + 1 < end_tx { offset(number.0 + 1)? } else { pos.length };
+        let txid = match number.0.checked_sub(written) {
+            Some(at) => self.txids[at as usize],
+            None => self.files.txids.read(number.0)?,
+        };
+        let txid = bitcoin::Txid::from_byte_array(txid);
+        Ok(TxPlace { number, txid, pos, start: offset(number.0)?, end })
     }
 
     pub(crate) fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {

@@ -7,4 +7,5 @@ mod crash;
 mod format;
 mod full;
 mod model;
+mod outputs;
 mod refused;

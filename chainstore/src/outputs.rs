@@ -1,0 +1,139 @@
+//! Outputs with their scripts, which the index does not keep: they are read from the blocks that made them.
+//!
+//! Each transaction is read once for all that is asked of it, checked against its id, and several are read at once, as
+//! each waits for the disk. An output may be asked for spent or not; the caller has its number from a coin.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread;
+
+use bitcoin::{Transaction, TxOut, Txid};
+
+use crate::bulk::Bulk;
+use crate::error::Error;
+use crate::files::Files;
+use crate::segments::{BlockPos, file_name};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+use crate::types::TxNum;
+use crate::view::{LOOKING_THREADS, View};
+
+/// Fewer transactions are not worth a thread.
+const READS_OF_A_THREAD: usize = 64;
+
+impl Store {
+    /// The output of a transaction of the staged chain by its index; what is not there is [`Error::Corrupt`], and a
+    /// block that cannot be read [`Error::DamagedBlock`].
+    pub fn output(&self, tx_num: TxNum, vout: u32) -> Result<TxOut, Error> {
+        one(self.outputs(&[(tx_num, vout)])?)
+    }
+
+    /// The same of many, in their order. In a bulk sync a damaged block is [`Error::Corrupt`]: nothing mends it.
+    pub fn outputs(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxOut>, Error> {
+        self.alive()?;
+        let Some(bulk) = &self.bulk else { return self.staged.view.outputs(wanted) };
+        // The bulk itself stays with its thread; where the bytes are is all that others need.
+        let (files, places) = (bulk.files(), bulk.places(wanted)?);
+        let places: Vec<_> = places.into_iter().map(|place| (place.number, place)).collect();
+        collect(wanted, &places, |place| place.read(files))
+    }
+}
+
+impl Snapshot {
+    /// The output of a transaction by its index; what is not there is [`Error::Corrupt`], and a block that cannot be
+    /// read [`Error::DamagedBlock`].
+    pub fn output(&self, tx_num: TxNum, vout: u32) -> Result<TxOut, Error> {
+        one(self.outputs(&[(tx_num, vout)])?)
+    }
+
+    /// The same of many, in their order.
+    pub fn outputs(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxOut>, Error> {
+        self.read(|view| view.outputs(wanted))
+    }
+}
+
+impl View {
+    pub(crate) fn outputs(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxOut>, Error> {
+        let numbers: Vec<_> = numbers(wanted).map(|number| (number, number)).collect();
+        collect(wanted, &numbers, |number| self.tx(*number).map(|(_, tx)| tx))
+    }
+}
+
+impl Bulk {
+    fn places(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxPlace>, Error> {
+        numbers(wanted).map(|number| self.place_of(number)).collect()
+    }
+}
+
+/// Where the bytes of a transaction are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TxPlace {
+    pub(crate) number: TxNum,
+    pub(crate) txid: Txid,
+    pub(crate) pos: BlockPos,
+    /// Within its block.
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl TxPlace {
+    fn read(&self, files: &Arc<Files>) -> Result<Transaction, Error> {
+        let bytes = files.blocks.read_part(self.pos, self.start, self.end)?;
+        let tx = bitcoin::consensus::deserialize(&bytes).ok();
+        tx.filter(|tx: &Transaction| tx.compute_txid() == self.txid).ok_or_else(|| {
+            let (start, end) = (self.start, self.end);
+            let at = format!("byte {}: bytes {start} to {end} of its block", self.pos.offset);
+            Error::corrupt(&file_name(self.pos.segment), format!("{at} are not transaction {}", self.txid))
+        })
+    }
+}
+
+/// Each number once, ascending.
+fn numbers(wanted: &[(TxNum, u32)]) -> impl Iterator<Item = TxNum> {
+    wanted.iter().map(|(number, _)| *number).collect::<BTreeSet<_>>().into_iter()
+}
+
+/// Reads the transactions that `places` names by number, ascending, and takes from them what is wanted.
+fn collect<P: Sync>(
+    wanted: &[(TxNum, u32)],
+    places: &[(TxNum, P)],
+    read: impl Fn(&P) -> Result<Transaction, Error> + Sync,
+) -> Result<Vec<TxOut>, Error> {
+    let mut by_number: Vec<(TxNum, u32, usize)> =
+        wanted.iter().enumerate().map(|(at, (number, vout))| (*number, *vout, at)).collect();
+    by_number.sort_unstable();
+    let some = |places: &[(TxNum, P)]| -> Result<Vec<(usize, TxOut)>, Error> {
+        let mut found = Vec::new();
+        for (number, place) in places {
+            let tx = read(place)?;
+            let from = by_number.partition_point(|(other, ..)| other < number);
+            for (_, vout, at) in by_number[from..].iter().take_while(|(other, ..)| other == number) {
+                let output = tx.output.get(*vout as usize).ok_or_else(|| missing(*number, *vout))?;
+                found.push((*at, output.clone()));
+            }
+        }
+        Ok(found)
+    };
+    let each = places.len().div_ceil(*LOOKING_THREADS).max(READS_OF_A_THREAD);
+    let (first, rest) = places.split_at(each.min(places.len()));
+    let mut found = thread::scope(|scope| {
+        let some = &some;
+        let rest: Vec<_> = rest.chunks(each).map(|places| scope.spawn(move || some(places))).collect();
+        let mut found = some(first)?;
+        for more in rest {
+            let panicked = |_| Err(Error::corrupt("blocks", "a thread that read transactions panicked"));
+            found.extend(more.join().unwrap_or_else(panicked)?);
+        }
+        Ok::<_, Error>(found)
+    })?;
+    found.sort_unstable_by_key(|(at, _)| *at);
+    Ok(found.into_iter().map(|(_, output)| output).collect())
+}
+
+fn one(outputs: Vec<TxOut>) -> Result<TxOut, Error> {
+    outputs.into_iter().next().ok_or_else(|| Error::corrupt("blocks", "an output was not read"))
+}
+
+fn missing(number: TxNum, vout: u32) -> Error {
+    Error::corrupt("txpos", format!("transaction {} has no output {vout}", number.0))
+}

@@ -1,0 +1,108 @@
+//! Outputs are read from blocks whatever holds their place: deltas, the base, a bulk that goes on.
+
+use std::sync::Arc;
+
+use bitcoin::{Block, TxOut};
+
+use super::chain::{Forge, connect, small_options};
+use crate::disk::Disk;
+use crate::sim::SimDisk;
+use crate::{Error, Height, Options, Store, TxNum};
+
+fn chain(seed: u64, blocks: usize) -> Vec<Block> {
+    let mut forge = Forge::new(seed);
+    let mut chain = Vec::new();
+    while chain.len() < blocks {
+        let block = forge.block(&chain);
+        chain.push(block);
+    }
+    chain
+}
+
+/// Every output of the chain, backwards, and each of them twice.
+fn wanted(chain: &[Block]) -> (Vec<(TxNum, u32)>, Vec<TxOut>) {
+    let txs = chain.iter().flat_map(|block| &block.txdata).zip(0u32..);
+    let outputs = txs.flat_map(|(tx, number)| {
+        tx.output.iter().zip(0u32..).map(move |(output, vout)| ((TxNum(number), vout), output.clone()))
+    });
+    let mut outputs: Vec<_> = outputs.collect();
+    outputs.reverse();
+    outputs.extend(outputs.clone());
+    outputs.into_iter().unzip()
+}
+
+fn open(disk: &SimDisk, options: Options) -> Store {
+    Store::open_on(Arc::new(disk.clone()) as Arc<dyn Disk>, options).unwrap()
+}
+
+#[test]
+fn every_output_is_read_from_deltas_and_from_the_base() {
+    let chain = chain(11, 60);
+    let options = Options { bulk_blocks: u32::MAX / 2, ..small_options() };
+    let mut store = open(&SimDisk::new(), options);
+    for (at, block) in chain.iter().enumerate() {
+        connect(&mut store, block).unwrap();
+        if at % 7 == 0 || at == 40 {
+            store.commit().unwrap();
+        }
+        if at == 40 {
+            store.merge().unwrap();
+        }
+    }
+    let (numbers, outputs) = wanted(&chain);
+    assert!(numbers.len() > 300, "enough for several threads: {}", numbers.len());
+    assert_eq!(store.outputs(&numbers).unwrap(), outputs, "the newest blocks are staged only");
+    store.commit().unwrap();
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.outputs(&numbers).unwrap(), outputs);
+    assert_eq!(snapshot.output(numbers[0].0, numbers[0].1).unwrap(), outputs[0]);
+    assert_eq!(store.outputs(&[]).unwrap(), []);
+    for nothing in [(numbers[0].0, 1_000), (TxNum(1_000_000), 0)] {
+        assert!(matches!(store.outputs(&[nothing]), Err(Error::Corrupt { .. })));
+        assert!(matches!(snapshot.output(nothing.0, nothing.1), Err(Error::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn every_output_is_read_while_a_bulk_goes_on() {
+    for flushed in [0, 20] {
+        let chain = chain(12, 60);
+        let options =
+            Options { bulk_blocks: 10, bulk_memory_bytes: 1 << 20, bulk_secret: Some(7), ..small_options() };
+        let mut store = open(&SimDisk::new(), options);
+        connect(&mut store, &chain[0]).unwrap();
+        store.commit().unwrap();
+        let headers: Vec<_> =
+            chain.iter().zip(0u32..).map(|(block, at)| (Height(at), block.header)).collect();
+        store.put_headers(&headers).unwrap();
+        for (at, block) in chain[..40].iter().enumerate().skip(1) {
+            connect(&mut store, block).unwrap();
+            if at == flushed {
+                store.flush().unwrap();
+            }
+        }
+        assert!(store.is_bulk());
+        let (numbers, outputs) = wanted(&chain[..40]);
+        assert_eq!(store.outputs(&numbers).unwrap(), outputs);
+        assert!(matches!(store.outputs(&[(TxNum(1_000_000), 0)]), Err(Error::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_named() {
+    let chain = chain(13, 12);
+    let disk = SimDisk::new();
+    let mut store = open(&disk, Options { bulk_blocks: u32::MAX / 2, ..small_options() });
+    chain.iter().for_each(|block| connect(&mut store, block).unwrap());
+    store.commit().unwrap();
+    let (numbers, _) = wanted(&chain);
+    for segment in 0..20 {
+        if disk.list("blocks").unwrap().contains(&format!("{segment:05}.blk")) {
+            disk.tamper(&format!("blocks/{segment:05}.blk"), |bytes| bytes.fill(0));
+        }
+    }
+    let error = store.outputs(&numbers).unwrap_err();
+    assert!(matches!(error, Error::DamagedBlock { .. }), "{error}");
+    assert!(store.snapshot().outputs(&numbers).is_err());
+    assert_eq!(store.snapshot().damaged_blocks().len(), 1, "what readers meet is remembered");
+}
