@@ -11,8 +11,12 @@ use std::str::FromStr;
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{deserialize, deserialize_partial};
 use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
+#[cfg(feature = "kernel")]
+use bitcoin::{Transaction, consensus::encode::serialize};
 use bytes::Bytes;
 use chainstore::{Coin, Height, ScriptClass, ScriptHash, TxNum, is_unspendable};
+#[cfg(feature = "kernel")]
+use peerdex::scripts;
 use peerdex::validate::{
     BlockContext, BlockError, CheckedBlock, ConnectedBlock, Params, SpendContext, check_block, connect_block,
     subsidy,
@@ -328,4 +332,38 @@ fn chains_from_genesis_connect_block_after_block() {
         let mined = (blocks as u64 - 1) * 50 * 100_000_000;
         assert_eq!((total, chain.fees, chain.modest), (mined, fees, 0), "{network}");
     }
+}
+
+#[cfg(feature = "kernel")]
+/// The transactions of a block with what each spends; outputs of earlier blocks are taken from `prevouts`.
+fn spends<'a>(txs: &'a [Transaction], prevouts: &[TxOut]) -> Vec<(&'a Transaction, Vec<TxOut>)> {
+    let mut prevouts = prevouts.iter();
+    let spends = txs.iter().skip(1).map(|tx| (tx, prevouts.by_ref().take(tx.input.len()).cloned().collect()));
+    spends.collect()
+}
+
+#[cfg(feature = "kernel")]
+#[test]
+fn the_scripts_of_real_blocks_are_good_until_a_signature_is_changed() {
+    let (mut inputs, mut refused, mut changed) = (0, 0, 0);
+    for listed in listed().into_iter().filter(|listed| listed.prevouts.is_some()) {
+        let params = Params::of(listed.network);
+        let flags = params.script_flags(listed.height, listed.hash);
+        let block = listed.check();
+        for (tx, spent) in spends(&block.block().txdata, listed.prevouts.as_ref().unwrap()) {
+            let name = format!("{} {}", listed.named(), tx.compute_txid());
+            scripts::verify(tx, &serialize(tx), &spent, flags)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            inputs += spent.len();
+            // Another amount is what another transaction would pay: every signature of all outputs fails.
+            if changed < 300 {
+                changed += 1;
+                let mut other = tx.clone();
+                other.output[0].value += Amount::ONE_SAT;
+                refused += usize::from(scripts::verify(&other, &serialize(&other), &spent, flags).is_err());
+            }
+        }
+    }
+    // A few spend what anyone may.
+    assert!(inputs > 5_000 && refused > 270, "{inputs} inputs, {refused} of {changed} refused");
 }

@@ -31,7 +31,7 @@ pub(super) struct Activation {
     connecting: VecDeque<Tip>,
     /// A `Switch` is not answered yet.
     switching: bool,
-    /// A block without which the writer cannot switch: it is damaged on disk.
+    /// A block without which the writer cannot go on: it is damaged on disk.
     blocked_by: Option<BlockHash>,
     /// `Store`s that are not answered yet.
     storing: BTreeSet<BlockHash>,
@@ -142,7 +142,7 @@ impl Activation {
         self.connecting.drain(..).collect()
     }
 
-    /// Nothing is switched to before this block can be read again.
+    /// Nothing is connected or switched to before this block can be read again.
     pub fn wait_for(&mut self, damaged: BlockHash) {
         self.blocked_by = Some(damaged);
     }
@@ -158,14 +158,14 @@ impl Activation {
             let barred = &self.barred;
             self.shelf.sort(self.connected, tree, |hash| barred.contains(hash));
         }
-        if self.switching {
+        if self.switching || self.blocked_by.is_some() {
             return;
         }
         self.connect(tree, reorder, outputs);
         if std::mem::take(&mut self.unplaced) {
             self.put_aside(tree, reorder, outputs);
         }
-        if self.connecting.is_empty() && self.blocked_by.is_none() {
+        if self.connecting.is_empty() {
             self.switch(tree, outputs);
         }
     }

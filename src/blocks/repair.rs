@@ -155,7 +155,7 @@ impl BlockSync {
             .map(|(height, _)| height)
     }
 
-    /// The writer could not switch, as it cannot read a block. It is told to again once the block is there.
+    /// The writer could not go on, as it cannot read a block. It is told to again once the block is there.
     pub(super) fn blocked_by(&mut self, now: Now, block: Tip) {
         self.activation.wait_for(block.hash);
         // The best chain waits for it, so it is taken in whatever else is wanted.

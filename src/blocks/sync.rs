@@ -64,7 +64,7 @@ pub enum ChainEvent {
     Switched(Tip),
     /// A block did not connect. The chain stands at `tip`; later `Connect`s that were on their way are void.
     Failed { hash: BlockHash, reason: String, tip: Tip },
-    /// A switch was not made, as this block cannot be read. The chain stands at `tip`.
+    /// A switch was not made, or a block not connected, as this block cannot be read. The chain stands at `tip`.
     Blocked { damaged: Tip, what: String, tip: Tip },
     /// The block can be read, and was put in place if it had to be.
     Repaired { block: Tip, moved: bool },

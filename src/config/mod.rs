@@ -14,9 +14,10 @@ mod values;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use bitcoin::{Network, Work};
+use bitcoin::{BlockHash, Network, ScriptBuf, Work};
 
 use crate::electrum::transport::Transport;
+use crate::validate::Params;
 use layers::{Given, Layers, Subcommand};
 pub use limits::Wallets;
 pub use services::{CertificateFiles, Interface, Place, Reported, Service, Services};
@@ -31,6 +32,12 @@ pub struct Config {
     pub connect: Vec<HostPort>,
     /// Overrides the network's minimum chain work.
     pub min_chain_work: Option<Work>,
+    /// Overrides the network's block whose chain has known scripts; the inner `None`: all are verified.
+    pub assume_valid: Option<Option<BlockHash>>,
+    /// A signet of one's own.
+    pub signet_challenge: Option<ScriptBuf>,
+    /// Start though this program cannot verify scripts.
+    pub unverified_scripts: bool,
     /// The folder itself, not its parent.
     pub data_dir: PathBuf,
     pub services: Services,
@@ -135,7 +142,7 @@ enum Peers {
 
 fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Result<Config, ConfigError> {
     let Folder { network, data_dir, memory_mb } = folder(layers, env)?;
-    let default_port = crate::validate::Params::of(network).default_port;
+    let default_port = Params::of(network).default_port;
     let connect = layers
         .all("connect")
         .iter()
@@ -148,9 +155,15 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
         )));
     }
     let min_chain_work = layers.one("min-chain-work").map(|given| given.parse(values::work)).transpose()?;
+    let assume_valid =
+        layers.one("assume-valid").map(|given| given.parse(values::assume_valid)).transpose()?;
+    let full_verify = flag(layers, "full-verify")?;
+    if full_verify && assume_valid.is_some() {
+        return Err(ConfigError("--full-verify: is --assume-valid 0: give one of the two".into()));
+    }
+    let signet_challenge = signet_challenge(layers, network)?;
     let services = services(layers, network)?;
-    let ignore_disk_space =
-        layers.one("ignore-disk-space").map_or(Ok(false), |given| given.parse(values::yes_or_no))?;
+    let ignore_disk_space = flag(layers, "ignore-disk-space")?;
     let log = layers.one("log").map_or(Ok(LogLevel::Info), |given| given.parse(values::log_level))?;
     let miniature = layers.one("miniature").is_some();
     if miniature && network != Network::Regtest {
@@ -160,6 +173,9 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
         network,
         connect,
         min_chain_work,
+        assume_valid: if full_verify { Some(None) } else { assume_valid },
+        signet_challenge,
+        unverified_scripts: flag(layers, "unverified-scripts")?,
         data_dir,
         services,
         wallets: limits::wallets(layers)?,
@@ -168,6 +184,34 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
         log,
         miniature,
     })
+}
+
+impl Config {
+    /// The network's rules, with what the settings change of them.
+    pub fn params(&self) -> Params {
+        let params = match &self.signet_challenge {
+            Some(challenge) => Params::custom_signet(challenge.clone()),
+            None => Params::of(self.network),
+        };
+        Params {
+            min_chain_work: self.min_chain_work.unwrap_or(params.min_chain_work),
+            assume_valid: self.assume_valid.unwrap_or(params.assume_valid),
+            ..params
+        }
+    }
+}
+
+fn flag(layers: &Layers, name: &str) -> Result<bool, ConfigError> {
+    layers.one(name).map_or(Ok(false), |given| given.parse(values::yes_or_no))
+}
+
+fn signet_challenge(layers: &Layers, network: Network) -> Result<Option<ScriptBuf>, ConfigError> {
+    let Some(given) = layers.one("signet-challenge") else { return Ok(None) };
+    let challenge = given.parse(values::script)?;
+    if network != Network::Signet {
+        return Err(given.refuse("is for signet: give --network signet too"));
+    }
+    Ok(Some(challenge))
 }
 
 fn services(layers: &Layers, network: Network) -> Result<Services, ConfigError> {
@@ -228,9 +272,19 @@ fn network(layers: &Layers) -> Result<Network, ConfigError> {
 /// What all commands need.
 fn folder(layers: &Layers, env: &[(OsString, OsString)]) -> Result<Folder, ConfigError> {
     let network = network(layers)?;
-    let data_dir = match layers.one("data-dir") {
-        Some(given) => given.parse(values::folder)?,
-        None => values::default_data_dir(network, env).map_err(ConfigError)?,
+    let data_dir = match (layers.one("data-dir"), signet_challenge(layers, network)?) {
+        (Some(given), _) => given.parse(values::folder)?,
+        (None, challenge) => {
+            let folder = values::default_data_dir(network, env).map_err(ConfigError)?;
+            match challenge {
+                // Each signet has a folder of its own.
+                Some(challenge) => folder.with_file_name(format!(
+                    "signet-{}",
+                    Params::custom_signet(challenge).magic.map(|byte| format!("{byte:02x}")).concat()
+                )),
+                None => folder,
+            }
+        }
     };
     let memory_mb =
         layers.one("memory").map_or(Ok(values::DEFAULT_MEMORY_MB), |given| given.parse(values::memory_mb))?;

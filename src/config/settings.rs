@@ -60,6 +60,15 @@ pub(super) static SETTINGS: &[Setting] = &[
         "HEX",
         "Trust no chain of less work than this [default: what the network had at this release]",
     ),
+    one(
+        "assume-valid",
+        "HASH",
+        "Take the scripts of this block and all before it as good once two weeks of work lie above them; 0 to \
+         verify all [default: what Bitcoin Core assumed at this release]",
+    ),
+    flag("full-verify", "Verify all scripts, as --assume-valid 0"),
+    one("signet-challenge", "HEX", "The script that the blocks of your own signet solve"),
+    flag("unverified-scripts", "Start though this program was built without the verifier of scripts"),
     one("data-dir", "DIR", "The folder of blocks and index [default: ~/.local/share/peerdex/NETWORK]"),
     one("memory", "MB", "Megabytes of memory to aim at, 256 at least [default: 1024]"),
     flag("ignore-disk-space", "Start although the disk cannot hold the whole chain"),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use bitcoin::{Network, Work};
+use bitcoin::{BlockHash, Network, ScriptBuf, Work};
 
 const NETWORKS: [Network; 5] =
     [Network::Bitcoin, Network::Testnet, Network::Testnet4, Network::Signet, Network::Regtest];
@@ -67,6 +67,23 @@ pub(super) fn work(text: &str) -> Result<Work, String> {
         return Err("is no chain work: give 1 to 64 hex digits, for example 0".into());
     }
     Work::from_unprefixed_hex(&format!("{digits:0>64}")).map_err(|error| format!("is no chain work: {error}"))
+}
+
+/// A block hash; `None` for 0.
+pub(super) fn assume_valid(text: &str) -> Result<Option<BlockHash>, String> {
+    if text == "0" {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| "is no block hash: give 64 hex digits, or 0 to verify all scripts".into())
+}
+
+pub(super) fn script(text: &str) -> Result<ScriptBuf, String> {
+    match ScriptBuf::from_hex(text) {
+        Ok(script) if !script.is_empty() => Ok(script),
+        Ok(_) | Err(_) => Err("is no script: give it in hex".into()),
+    }
 }
 
 /// What initial sync may take without asking.

@@ -2,10 +2,11 @@
 //!
 //! In the order of the data: `sync` takes what peers send, `asking` decides whose turn it is (with a `locator`, from
 //! the `peer_state`), `intake` checks the answers, `presync` those whose work is doubtful; `tree` holds what passed, on a
-//! `trunk` and as `branches` beside it, and `view` shows the rules one branch of it.
+//! `trunk` and as `branches` beside it, `view` shows the rules one branch of it, and `assumed` says whose scripts are known.
 //! No blocks here: that a header's block is invalid is told by [`HeaderTree::mark_invalid`].
 
 mod asking;
+mod assumed;
 mod branches;
 mod intake;
 mod locator;

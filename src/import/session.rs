@@ -19,7 +19,7 @@ use chainstore::{Height, Tip};
 use super::catalog::{Catalog, Place};
 use crate::blocks::{self, BlockSync, ChainEvent, Refusal};
 use crate::headers::HeaderTree;
-use crate::node::chain::Command;
+use crate::node::chain::{Command, Scripts};
 use crate::peer::{PeerId, PeerInfo, WireBlock};
 use crate::time::Now;
 use crate::validate::{BlockContext, CheckedBlock, Verdict};
@@ -239,9 +239,16 @@ impl Session {
                 self.checks.insert(hash, self.catalog.place(&hash));
                 self.outputs.push_back(Output::Check { hash, block, context });
             }
-            blocks::Output::Connect(block) => self.command(Command::Connect(block)),
+            blocks::Output::Connect(block) => {
+                let scripts = Scripts::of(&self.tree, block.hash());
+                self.command(Command::Connect(block, scripts));
+            }
             blocks::Output::Store(block) => self.command(Command::Store(block)),
-            blocks::Output::Switch { fork, connect } => self.command(Command::Switch { fork, connect }),
+            blocks::Output::Switch { fork, connect } => {
+                let tree = &self.tree;
+                let connect = connect.into_iter().map(|hash| (hash, Scripts::of(tree, hash))).collect();
+                self.command(Command::Switch { fork, connect });
+            }
             blocks::Output::MarkInvalid { hash, reason } => self.mark_invalid(hash, reason),
             blocks::Output::Repair(block) => self.command(Command::Repair(block)),
             // A check failed, and said why.

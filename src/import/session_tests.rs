@@ -81,8 +81,8 @@ impl World {
 
     fn execute(&mut self, command: Command, events: &mut VecDeque<ChainEvent>) {
         match command {
-            Command::Connect(block) if block.block().header.prev_blockhash != self.tip().hash => {}
-            Command::Connect(block) => events.push_back(match self.connect(block.hash()) {
+            Command::Connect(block, _) if block.block().header.prev_blockhash != self.tip().hash => {}
+            Command::Connect(block, _) => events.push_back(match self.connect(block.hash()) {
                 Ok(()) => ChainEvent::Connected(self.tip()),
                 Err(hash) => ChainEvent::Failed { hash, reason: "spend".into(), tip: self.tip() },
             }),
@@ -94,7 +94,7 @@ impl World {
                 let old = self.chain.clone();
                 self.chain.truncate(fork.height.0 as usize + 1);
                 assert_eq!(self.tip(), fork);
-                let result = connect.iter().try_for_each(|hash| {
+                let result = connect.iter().try_for_each(|(hash, _)| {
                     assert!(self.stored.contains(hash) || old.contains(hash));
                     self.connect(*hash)
                 });

@@ -1,7 +1,7 @@
 //! THE WORLD: the one folder with sockets, threads, clocks and tasks.
 //!
 //! `dialer` is the only code that connects or resolves; `connection` keeps one Bitcoin peer; `threads` check
-//! blocks, `writer` writes the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
+//! blocks, `scripts` run those of a block, `writer` writes the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
 //! pure `node`; `import` reads Bitcoin Core's files (`import_files`) before that; `operator` and `log` say what
 //! happens.
 
@@ -15,6 +15,7 @@ mod open_files;
 mod operator;
 mod rpc;
 mod runtime;
+pub mod scripts;
 mod threads;
 mod wallets;
 mod writer;
@@ -37,8 +38,8 @@ use crate::electrum::Server;
 use crate::node::Node;
 use crate::node::chain::Chain;
 use crate::query::{SyncState, View};
-use crate::validate::Params;
 pub use rpc::call;
+use scripts::{ScriptThreads, Verified};
 use writer::OnFull;
 
 /// Peer events that wait for the node; each may be a block, so this bounds memory.
@@ -100,9 +101,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 pub fn import(config: &Config, what: &Import) -> anyhow::Result<()> {
     until_signal(config, async |stop| {
         let clock = clock::Clock::start();
-        let chain = open(config)?;
+        let chain = open(config, Arc::default())?;
         let memory_bytes = Budget::of(config.memory_mb).block_bytes;
-        let min_chain_work = config.min_chain_work.unwrap_or(chain.params().min_chain_work);
+        let min_chain_work = chain.params().min_chain_work;
         let import = import::Importer::new(clock, memory_bytes, min_chain_work, stop.clone());
         match import.run(what, chain).await? {
             Some(chain) if !what.stop_after && !stop.is_cancelled() => {
@@ -146,23 +147,43 @@ fn until_signal(
 /// Runs the server until `stop`.
 pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
     let clock = clock::Clock::start();
-    let chain = open(config)?;
+    let chain = open(config, Arc::default())?;
     serve_chain(config, clock, chain, stop).await
 }
 
-fn open(config: &Config) -> anyhow::Result<Chain> {
+fn open(config: &Config, verified: Arc<Verified>) -> anyhow::Result<Chain> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         network = chainstore::network_name(config.network),
         data_dir = %config.data_dir.display(),
         "peerdex"
     );
+    say_what_is_verified(config)?;
     care::ensure_space(config, None)?;
     let budget = Budget::of(config.memory_mb);
     let options = if config.miniature { Budget::miniature } else { Budget::store };
     let store = Store::open(&config.data_dir, options(&budget, config.network))?;
     care::ensure_space(config, Some(&store))?;
-    Ok(Chain::new(store, Arc::new(Params::of(config.network)))?)
+    let params = Arc::new(config.params());
+    Ok(Chain::new(store, params, Box::new(ScriptThreads::new(verified)))?)
+}
+
+/// What is known of scripts, said once.
+fn say_what_is_verified(config: &Config) -> anyhow::Result<()> {
+    if !crate::scripts::is_available() {
+        anyhow::ensure!(
+            config.unverified_scripts,
+            "this program was built without the verifier of scripts (the feature `kernel`): it would follow a chain \
+             in which coins are stolen. Give --unverified-scripts to start it all the same, with peers that you trust"
+        );
+        tracing::warn!("scripts are not verified: this program was built without the feature kernel");
+        return Ok(());
+    }
+    match config.params().assume_valid {
+        Some(hash) => info!(%hash, "scripts are verified above the block that is assumed valid"),
+        None => info!("scripts of all blocks are verified"),
+    }
+    Ok(())
 }
 
 async fn serve_chain(
@@ -173,7 +194,7 @@ async fn serve_chain(
 ) -> anyhow::Result<()> {
     let params = Arc::new(chain.params().clone());
     let budget = Budget::of(config.memory_mb);
-    let min_chain_work = config.min_chain_work.unwrap_or(params.min_chain_work);
+    let min_chain_work = params.min_chain_work;
     let node = Node::restore(clock.now(), &chain, min_chain_work, budget.block_bytes, fastrand::u64(..))?;
     info!(height = node.progress().height.0, headers = node.progress().target.0, "store opened");
 
@@ -181,6 +202,9 @@ async fn serve_chain(
     let office = rpc::bind(&config.services.listen)?;
     let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
     let mut server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
+    if !crate::scripts::is_available() {
+        server.banner.push_str("\nThis server does not verify scripts.");
+    }
     server.hosts = config.services.reported_hosts();
     let hub = Arc::new(wallets::Hub::new(Arc::new(view)));
     let (submission_sender, submissions) = mpsc::channel(SUBMISSIONS);

@@ -180,7 +180,7 @@ impl Writer {
         }
         let was_bulk = self.chain.is_bulk();
         match &command {
-            Command::Connect(_) | Command::HeadersComplete if self.chain.ends_bulk(&command) => {
+            Command::Connect(..) | Command::HeadersComplete if self.chain.ends_bulk(&command) => {
                 info!("the bulk ends: writing the index");
             }
             Command::Switch { fork, connect } => {

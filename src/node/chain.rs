@@ -3,7 +3,7 @@
 //! In: commands, in the order in which they are to take effect. Out: what became of each. The shell gives it a
 //! thread of its own and decides when it has time to commit; the simulation calls it directly. Which block
 //! comes next is decided elsewhere (`blocks::BlockSync`).
-//! Source: Bitcoin Core `Chainstate::ConnectTip`, `DisconnectTip`, `ActivateBestChainStep`.
+//! Rung 6, the scripts, is run by whoever the shell gives for it. Source: Bitcoin Core `Chainstate::ConnectTip`, `DisconnectTip`, `ActivateBestChainStep`.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,9 +15,25 @@ use chainstore::{Coin, Commit, Height, MergeJob, MergeResult, NewBlock, Snapshot
 
 use crate::blocks::ChainEvent;
 use crate::headers::HeaderTree;
+use crate::scripts::{self, BlockSpends, RunScripts, SpendingTx};
 use crate::validate::{
-    BlockContext, BlockError, CheckedBlock, Params, SpendContext, check_block, connect_block,
+    BlockContext, BlockError, CheckedBlock, ConnectedBlock, Params, SpendContext, check_block, connect_block,
 };
+
+/// What is to be done about a block's scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scripts {
+    Verify,
+    /// They are known to be good.
+    Assume,
+}
+
+impl Scripts {
+    /// As the headers say that are known now.
+    pub fn of(tree: &HeaderTree, hash: BlockHash) -> Self {
+        if tree.assumes_scripts_of(hash) { Self::Assume } else { Self::Verify }
+    }
+}
 
 /// What the chain's writer is told to do.
 #[derive(Debug)]
@@ -27,11 +43,11 @@ pub enum Command {
     /// Never again follow this header or what builds on it.
     MarkInvalid(BlockHash),
     /// Connect this block on top of the last one.
-    Connect(CheckedBlock),
+    Connect(CheckedBlock, Scripts),
     /// Keep this block of another branch.
     Store(CheckedBlock),
     /// Disconnect down to `fork`, then connect these kept blocks: all of it, or nothing.
-    Switch { fork: Tip, connect: Vec<BlockHash> },
+    Switch { fork: Tip, connect: Vec<(BlockHash, Scripts)> },
     /// Put this block in the place of the damaged one on disk.
     Repair(CheckedBlock),
     /// Make everything so far durable and visible.
@@ -68,16 +84,17 @@ pub struct Restored {
 pub struct StoppedChain {
     stopped: Stopped,
     params: Arc<Params>,
+    runner: Box<dyn RunScripts>,
 }
 
 impl StoppedChain {
     /// Opens it again as far as it was committed. With the error comes what to try again with.
     pub fn open(self) -> Result<Chain, (Self, chainstore::Error)> {
-        let Self { stopped, params } = self;
+        let Self { stopped, params, runner } = self;
         match stopped.open() {
             // Headers may have been staged again.
-            Ok(store) => Ok(Chain { store, params, staged_bytes: 0, staged: true }),
-            Err((stopped, error)) => Err((Self { stopped, params }, error)),
+            Ok(store) => Ok(Chain { store, params, runner, staged_bytes: 0, staged: true }),
+            Err((stopped, error)) => Err((Self { stopped, params, runner }, error)),
         }
     }
 }
@@ -87,6 +104,7 @@ impl StoppedChain {
 pub struct Chain {
     store: Store,
     params: Arc<Params>,
+    runner: Box<dyn RunScripts>,
     /// Raw bytes of the blocks that are staged but not yet committed.
     staged_bytes: u64,
     /// Whether anything at all is staged.
@@ -94,8 +112,12 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Takes over the store; a new one is given the genesis block.
-    pub fn new(mut store: Store, params: Arc<Params>) -> Result<Self, chainstore::Error> {
+    /// Takes over the store; a new one is given the genesis block. `runner` verifies scripts.
+    pub fn new(
+        mut store: Store,
+        params: Arc<Params>,
+        runner: Box<dyn RunScripts>,
+    ) -> Result<Self, chainstore::Error> {
         if store.tip().is_none() {
             let block = &params.genesis;
             let raw = bitcoin::consensus::serialize(block);
@@ -107,7 +129,7 @@ impl Chain {
             store.connect(&new)?;
             store.commit()?;
         }
-        Ok(Self { store, params, staged_bytes: 0, staged: false })
+        Ok(Self { store, params, runner, staged_bytes: 0, staged: false })
     }
 
     /// The store, for what only reads.
@@ -158,7 +180,7 @@ impl Chain {
                 self.staged = true;
                 Ok(vec![])
             }
-            Command::Connect(block) => self.connect(block),
+            Command::Connect(block, scripts) => self.connect(block, scripts),
             Command::Store(block) => {
                 self.store.store_block(block.height(), block.hash(), block.raw())?;
                 self.staged(block.raw());
@@ -204,7 +226,7 @@ impl Chain {
 
     /// Takes it apart on a full disk: nothing is written any more, snapshots are read.
     pub fn stop(self) -> StoppedChain {
-        StoppedChain { stopped: self.store.stop(), params: self.params }
+        StoppedChain { stopped: self.store.stop(), params: self.params, runner: self.runner }
     }
 
     /// Whether the disk has room again for what needed so many bytes; 0 where that is not known.
@@ -227,7 +249,7 @@ impl Chain {
     pub fn ends_bulk(&self, command: &Command) -> bool {
         match command {
             Command::HeadersComplete => self.store.bulk_is_due_to_end(true),
-            Command::Connect(_) => self.store.bulk_is_due_to_end(false),
+            Command::Connect(..) => self.store.bulk_is_due_to_end(false),
             _ => false,
         }
     }
@@ -253,14 +275,22 @@ impl Chain {
         self.staged_bytes += raw.len() as u64;
     }
 
-    fn connect(&mut self, block: CheckedBlock) -> Result<Vec<Event>, chainstore::Error> {
+    fn connect(&mut self, block: CheckedBlock, scripts: Scripts) -> Result<Vec<Event>, chainstore::Error> {
         let tip = self.tip()?;
         if block.block().header.prev_blockhash != tip.hash {
             // It was sent before its parent turned out to be invalid; the scheduler has started over since.
             return Ok(vec![]);
         }
         let (hash, height, raw) = (block.hash(), block.height(), block.raw().clone());
-        let event = match self.stage(block)? {
+        let staged = match self.stage(block, scripts) {
+            // What the block spends is read, and cannot be.
+            Err(chainstore::Error::DamagedBlock { height, hash, what }) => {
+                let damaged = Tip { height, hash };
+                return Ok(vec![Event::Chain(ChainEvent::Blocked { damaged, what, tip })]);
+            }
+            other => other?,
+        };
+        let event = match staged {
             Ok(()) => {
                 self.staged(&raw);
                 ChainEvent::Connected(Tip { height, hash })
@@ -271,7 +301,11 @@ impl Chain {
     }
 
     /// All or nothing: what was staged before is committed first, so that undoing leaves the old tip standing.
-    fn switch(&mut self, fork: Tip, connect: &[BlockHash]) -> Result<Vec<Event>, chainstore::Error> {
+    fn switch(
+        &mut self,
+        fork: Tip,
+        connect: &[(BlockHash, Scripts)],
+    ) -> Result<Vec<Event>, chainstore::Error> {
         let mut events: Vec<Event> = self.commit()?.into_iter().collect();
         let switched = match self.try_switch(fork, connect) {
             Err(chainstore::Error::DamagedBlock { height, hash, what }) => {
@@ -301,12 +335,12 @@ impl Chain {
     fn try_switch(
         &mut self,
         fork: Tip,
-        connect: &[BlockHash],
+        connect: &[(BlockHash, Scripts)],
     ) -> Result<Result<(), (BlockHash, String)>, chainstore::Error> {
         while self.tip()?.height > fork.height {
             self.store.disconnect()?;
         }
-        for &hash in connect {
+        for &(hash, scripts) in connect {
             let tip = self.tip()?;
             let Some(raw) = self.store.stored_block(&hash)? else {
                 // The scheduler only names what the store said it has: the header is not to blame.
@@ -318,7 +352,7 @@ impl Chain {
                 parent_mtp: self.store.median_time_past(tip.height)?,
             };
             let result = match check_block(raw.into(), &context, &self.params) {
-                Ok(block) => self.stage(block)?,
+                Ok(block) => self.stage(block, scripts)?,
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
@@ -328,8 +362,12 @@ impl Chain {
         Ok(Ok(()))
     }
 
-    /// Rung 5, then the store. The outer error is the store's, the inner one the block's.
-    fn stage(&mut self, checked: CheckedBlock) -> Result<Result<(), BlockError>, chainstore::Error> {
+    /// Rungs 5 and 6, then the store. The outer error is the store's, the inner one the block's.
+    fn stage(
+        &mut self,
+        checked: CheckedBlock,
+        scripts: Scripts,
+    ) -> Result<Result<(), BlockError>, chainstore::Error> {
         let wanted: Vec<OutPoint> = checked.inputs_from_chain().flatten().collect();
         let mut found = self.store.coins(&wanted)?.into_iter();
         // Coins of the block itself are found by the rules.
@@ -365,6 +403,11 @@ impl Chain {
         }
         match connected {
             Ok(connected) => {
+                if scripts == Scripts::Verify
+                    && let Err(error) = self.run_scripts(&connected)?
+                {
+                    return Ok(Err(error));
+                }
                 let checked = connected.checked();
                 self.store.connect(&NewBlock {
                     raw: checked.raw(),
@@ -378,6 +421,40 @@ impl Chain {
             }
             Err(error) => Ok(Err(error)),
         }
+    }
+
+    /// Rung 6. The outer error is the store's, the inner one the block's.
+    fn run_scripts(&self, connected: &ConnectedBlock) -> Result<Result<(), BlockError>, chainstore::Error> {
+        if !scripts::is_available() {
+            return Ok(Ok(()));
+        }
+        let checked = connected.checked();
+        let txs = &checked.block().txdata;
+        let inputs = || txs.iter().skip(1).flat_map(|tx| &tx.input);
+        let coins = connected.spent().iter().zip(checked.input_makers()).zip(inputs());
+        let from_chain: Vec<_> = coins
+            .filter(|((_, maker), _)| maker.is_none())
+            .map(|((coin, _), input)| (coin.tx_num, input.previous_output.vout))
+            .collect();
+        let mut read = self.store.outputs(&from_chain)?.into_iter();
+        let mut spent = checked.input_makers().zip(inputs()).filter_map(|(maker, input)| match maker {
+            None => read.next(),
+            Some(maker) => {
+                txs.get(maker).and_then(|tx| tx.output.get(input.previous_output.vout as usize)).cloned()
+            }
+        });
+        let spends = BlockSpends {
+            txs: txs
+                .iter()
+                .skip(1)
+                .map(|tx| SpendingTx { tx, spent: spent.by_ref().take(tx.input.len()).collect() })
+                .collect(),
+            flags: self.params.script_flags(checked.height(), checked.hash()),
+        };
+        Ok(self.runner.run(&spends).map_err(|(position, error)| {
+            let details = spends.txs.get(position).map(|spending| error.details(spending.tx));
+            BlockError::BadScript { error, details: details.unwrap_or_default() }
+        }))
     }
 
     /// The block at the height of BIP34, if the chain that ends at `parent` has one. It is far below any tip that

@@ -19,7 +19,7 @@ use bitcoin::{BlockHash, Work};
 use chainstore::{Damaged, Height, Snapshot, Tip};
 
 use broadcast::Broadcasts;
-use chain::{Chain, Command, Event, Restored};
+use chain::{Chain, Command, Event, Restored, Scripts};
 use progress::Meter;
 pub use progress::Progress;
 
@@ -379,10 +379,15 @@ impl Node {
                 let context = BlockContext { height, parent_mtp };
                 self.outputs.push_back(Output::Check { hash, block, context });
             }
-            blocks::Output::Connect(block) => self.outputs.push_back(Output::Chain(Command::Connect(block))),
+            blocks::Output::Connect(block) => {
+                let scripts = Scripts::of(self.headers.tree(), block.hash());
+                self.outputs.push_back(Output::Chain(Command::Connect(block, scripts)));
+            }
             blocks::Output::Store(block) => self.outputs.push_back(Output::Chain(Command::Store(block))),
             blocks::Output::Repair(block) => self.outputs.push_back(Output::Chain(Command::Repair(block))),
             blocks::Output::Switch { fork, connect } => {
+                let tree = self.headers.tree();
+                let connect = connect.into_iter().map(|hash| (hash, Scripts::of(tree, hash))).collect();
                 self.outputs.push_back(Output::Chain(Command::Switch { fork, connect }));
             }
             blocks::Output::MarkInvalid { hash, reason } => {

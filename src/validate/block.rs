@@ -96,6 +96,12 @@ impl CheckedBlock {
         &self.spends
     }
 
+    /// For each input after the coinbase, in block order, the position of the transaction of this block that made what
+    /// it spends; `None` where an earlier block did.
+    pub fn input_makers(&self) -> impl Iterator<Item = Option<usize>> {
+        self.spends.sources.iter().map(|source| (*source != FROM_CHAIN).then_some(*source as usize))
+    }
+
     /// For each input after the coinbase, in block order, the outpoint that it spends if an earlier block made it.
     pub fn inputs_from_chain(&self) -> impl Iterator<Item = Option<OutPoint>> {
         let inputs = self.block.txdata.iter().skip(1).flat_map(|tx| &tx.input);

@@ -14,6 +14,7 @@ use peerdex::blocks::{ChainEvent, check_received};
 use peerdex::node::chain::{Chain, Command, Event};
 use peerdex::node::{Input, Node, Output};
 use peerdex::peer::{CloseReason, Message, PeerId, PeerInfo, WireBlock};
+use peerdex::scripts::InTurn;
 use peerdex::time::{Instant, Now};
 use peerdex::validate::Params;
 
@@ -102,7 +103,9 @@ impl Simulation {
         let mut options = Options::new(Network::Regtest);
         // Small, so that merges and undoing beyond the deltas happen too.
         (options.keep_deltas, options.merge_batch, options.txid_prefix) = (4, 3, 1);
-        let chain = Chain::new(Store::open(folder.path(), options).unwrap(), params.clone()).unwrap();
+        let chain =
+            Chain::new(Store::open(folder.path(), options).unwrap(), params.clone(), Box::new(InTurn))
+                .unwrap();
         let now = Now { instant: Instant::default(), unix: START + 1_000_000 };
         let node = Node::restore(now, &chain, params.min_chain_work, 1 << 20, rng.u64(..)).unwrap();
         let peers = CHARACTERS

@@ -27,6 +27,8 @@ pub struct Facts {
     pub tip: Option<(u32, String)>,
     /// Percent of the first sync; `None` once it is done.
     pub syncing: Option<u8>,
+    /// Whether this program can verify scripts.
+    pub verifies_scripts: bool,
     pub session_limit: usize,
     /// Since the start, those that are open among them.
     pub sessions_ever: u64,
@@ -177,6 +179,7 @@ fn getinfo(facts: &Facts, params: &[Value]) -> Outcome {
         "db height": facts.tip.as_ref().map(|(height, _)| height),
         "tip": facts.tip.as_ref().map(|(_, hash)| hash),
         "syncing percent": facts.syncing,
+        "scripts verified": facts.verifies_scripts,
         "pid": facts.pid,
         "uptime": time(facts.uptime),
         "request total": facts.past_requests + facts.sessions.iter().map(|session| session.requests).sum::<u64>(),

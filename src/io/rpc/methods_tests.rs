@@ -25,6 +25,7 @@ fn facts() -> Facts {
         uptime: Duration::from_secs(90_061),
         tip: Some((7, "ab".repeat(32))),
         syncing: None,
+        verifies_scripts: true,
         session_limit: 1000,
         sessions_ever: 9,
         past_requests: 100,
@@ -56,7 +57,7 @@ fn getinfo_counts_by_transport() {
         info["result"],
         json!({
             "version": "0.1.0", "network": "regtest", "db height": 7, "tip": "ab".repeat(32),
-            "syncing percent": null, "pid": 42, "uptime": "1d 01h 01m", "request total": 106, "groups": 1,
+            "syncing percent": null, "scripts verified": true, "pid": 42, "uptime": "1d 01h 01m", "request total": 106, "groups": 1,
             "sessions": {"count": 2, "limit": 1000, "ever": 9, "tcp": 1, "ssl": 1, "ws": 0, "wss": 0,
                 "count with subs": 2, "subs": 4},
             "clients": {"electrum/4.5.8": 2},

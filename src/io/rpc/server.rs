@@ -199,6 +199,7 @@ impl Desk {
             uptime: self.started.elapsed(),
             tip,
             syncing,
+            verifies_scripts: crate::scripts::is_available(),
             session_limit: self.shared.sessions.limit(),
             sessions_ever,
             past_requests,
