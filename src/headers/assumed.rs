@@ -69,10 +69,9 @@ mod tests {
         let mut params = regtest().params().clone();
         change(&mut params);
         let mut tree = HeaderTree::new(params);
-        headers
-            .iter()
-            .flat_map(|chain| chain.iter())
-            .for_each(|header| drop(tree.insert(*header, NOW).unwrap()));
+        for header in headers.iter().flat_map(|chain| chain.iter()) {
+            tree.insert(*header, NOW).unwrap();
+        }
         tree
     }
 
