@@ -349,7 +349,7 @@ impl Simulation {
                     self.node.handle(self.now, Input::Checked { hash, result });
                 }
                 Output::Chain(command) => self.commands.push_back(command),
-                Output::Publish(_) | Output::Broadcast { .. } => {}
+                Output::Publish(_) | Output::Submitted { .. } => {}
                 Output::Notice(notice) => self.log.push(format!("{} {notice:?}", self.steps)),
             }
         }
