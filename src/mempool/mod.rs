@@ -6,13 +6,15 @@
 //! `entry` one that was taken. What is asked of it: `standard` of itself alone, `dust` of outputs worth less than
 //! spending them costs, `inputs` and `witness` (with `redeem`) of what it spends and with what;
 //! `checks` puts them in order. `submission` is what wallets hand in and are told.
-//! `pool` is all that were taken, `view` what wallets read of them.
+//! `pool` is all that were taken, `view` what wallets read of them, `fees` what to pay for the next
+//! blocks.
 //! Who sent it, whom to ask and whom to tell is for `relay`; scripts are run by `scripts`.
 
 mod checks;
 mod coins;
 mod dust;
 mod entry;
+mod fees;
 mod inputs;
 mod policy;
 mod pool;
@@ -30,6 +32,9 @@ mod checks_tests;
 pub use checks::{check_alone, check_feerate, check_spending};
 pub use coins::{ChainCoin, ChainState, CoinSource, SpentCoin};
 pub use entry::{Entry, Input, Output};
+pub use fees::{
+    Bin, BlockFees, BlockTransaction, Covered, FeeEstimator, MAX_TARGET, Mode, StateError, histogram,
+};
 pub use policy::{ChainLimits, DataCarrier, FeeRate, Policy, ReplacementRule};
 pub use pool::{Changes, Chunk, Plan, Pool, Removal};
 pub use reject::{Reject, RejectKind};
