@@ -319,7 +319,7 @@ impl Market {
                 trial.enough = fees.enough();
             }
         }
-        let is_done = |trial: &Trial| trial.age >= u32::from(trial.target) + 1;
+        let is_done = |trial: &Trial| trial.age > u32::from(trial.target);
         self.done.extend(self.open.iter().filter(|trial| is_done(trial)).cloned());
         self.open.retain(|trial| !is_done(trial));
     }
