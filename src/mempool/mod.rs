@@ -7,11 +7,12 @@
 //! spending them costs, `inputs` and `witness` (with `redeem`) of what it spends and with what;
 //! `checks` puts them in order. `submission` is what wallets hand in and are told.
 //! `pool` is all that were taken, `view` what wallets read of them, `fees` what to pay for the next
-//! blocks.
+//! blocks, `dump` what is kept for a restart.
 //! Who sent it, whom to ask and whom to tell is for `relay`; scripts are run by `scripts`.
 
 mod checks;
 mod coins;
+mod dump;
 mod dust;
 mod entry;
 mod fees;
@@ -31,6 +32,7 @@ mod checks_tests;
 
 pub use checks::{check_alone, check_feerate, check_spending};
 pub use coins::{ChainCoin, ChainState, CoinSource, SpentCoin};
+pub use dump::{DumpError, DumpHeader, DumpReader, DumpWriter, Dumped};
 pub use entry::{Entry, Input, Output};
 pub use fees::{
     Bin, BlockFees, BlockTransaction, Covered, FeeEstimator, MAX_TARGET, Mode, StateError, histogram,
