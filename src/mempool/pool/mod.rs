@@ -49,6 +49,7 @@ use super::{ChainLimits, Entry, Policy};
 use crate::time::Now;
 
 pub use change::{Changes, Removal};
+pub use package::PackageRefusal;
 pub use plan::Plan;
 
 /// How many of the newest a view names.

@@ -1,74 +1,103 @@
-//! A parent that pays too little, and the child that pays for both.
+//! Several that come in together, as a parent that pays too little and the child that pays for both.
 //!
 //! Source: Bitcoin Core `validation.cpp` (`AcceptMultipleTransactionsInternal`, `PackageRBFChecks`).
 
 use std::sync::Arc;
 
-use super::graph::Found;
-use super::plan::check_dust_spent;
+use bitcoin::Wtxid;
+
+use super::graph::{Found, Slot};
+use super::plan::{Candidate, check_dust_spent};
 use super::stage::Stage;
 use super::{Plan, Pool, replace, truc};
+use crate::mempool::checks::check_feerate;
 use crate::mempool::{Entry, FeeRate, Policy, Reject, RejectKind};
 
+/// Why several do not come in together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PackageRefusal {
+    /// For what they are together.
+    Package(Reject),
+    /// All their fees do not suffice.
+    Fee(Reject),
+    /// This one does not spend its parent's dust.
+    Dust(Wtxid, Reject),
+}
+
 impl Pool {
-    /// Whether `parent` and `child`, which spends it, can come in together. Nothing changes.
+    /// Whether `entries`, parents before children, can come in together. Nothing changes.
     ///
-    /// Both were tried alone before: whoever can come in alone is no part of a package.
+    /// None of them conflicts with another. Their fees together must be above `floor`, where there is one; where each
+    /// pays for itself there is none.
     pub fn plan_package(
         &self,
-        parent: impl Into<Arc<Entry>>,
-        child: impl Into<Arc<Entry>>,
+        entries: Vec<Arc<Entry>>,
+        floor: Option<FeeRate>,
         policy: &Policy,
-    ) -> Result<Plan, Reject> {
-        let parent = self.candidate(parent.into())?;
-        let child = self.candidate(child.into())?;
-        let spends_parent =
-            |entry: &Entry| entry.inputs.iter().any(|input| input.outpoint.txid == parent.entry.txid);
-        if !spends_parent(&child.entry) {
-            return Err(failed("package-not-child-with-parents"));
+    ) -> Result<Plan, PackageRefusal> {
+        let candidates = entries.into_iter().map(|entry| self.candidate(entry));
+        let candidates: Vec<Candidate> =
+            candidates.collect::<Result<_, _>>().map_err(PackageRefusal::Package)?;
+        for candidate in &candidates {
+            self.check_families(candidate, None, policy).map_err(PackageRefusal::Package)?;
         }
-        let shares_input = child
-            .entry
-            .inputs
-            .iter()
-            .any(|input| parent.entry.inputs.iter().any(|other| other.outpoint == input.outpoint));
-        if shares_input {
-            return Err(failed("conflict-in-package"));
+        truc::check_package(self, &candidates)
+            .map_err(|violation| PackageRefusal::Package(violation.reject()))?;
+        let fee = candidates.iter().map(|candidate| candidate.entry.fee).sum();
+        let vsize = candidates.iter().map(|candidate| candidate.entry.vsize).sum();
+        if let Some(floor) = floor {
+            check_feerate(fee, vsize, floor, policy).map_err(PackageRefusal::Fee)?;
         }
-        self.check_families(&parent, None, policy)?;
-        self.check_families(&child, None, policy)?;
-        truc::check_package(self, &parent, &child).map_err(truc::Violation::reject)?;
-
-        self.check_package_families(&parent, &child, policy)?;
+        if let [parent, child] = &candidates[..] {
+            self.check_package_families(parent, child, policy).map_err(PackageRefusal::Package)?;
+        }
         let mut stage = Stage::of(&self.graph);
         let mut replaced = Vec::new();
-        if !parent.conflicts.is_empty() || !child.conflicts.is_empty() {
-            if !parent.parents.is_empty() || !child.parents.is_empty() {
-                return Err(failed("package RBF failed: new transaction cannot have mempool ancestors"));
-            }
-            let mut conflicts = parent.conflicts.clone();
-            conflicts.extend(&child.conflicts);
-            replaced =
-                replace::all_conflicts(self, child.entry.txid, &conflicts, policy).map_err(|details| {
-                    failed("package RBF failed: too many potential replacements").with(details)
-                })?;
-            let fee = parent.entry.fee.to_sat() + child.entry.fee.to_sat();
-            let vsize = parent.entry.vsize + child.entry.vsize;
-            let original = replace::fees(self, &replaced);
-            replace::pays_for(original, (fee, vsize), policy.incremental, child.entry.txid)
-                .map_err(|details| failed("package RBF failed: insufficient anti-DoS fees").with(details))?;
-            check_child_pays(&parent.entry, fee, vsize)?;
+        if candidates.iter().any(|candidate| !candidate.conflicts.is_empty()) {
+            replaced = self
+                .replaced_by_package(&candidates, (fee.to_sat(), vsize), policy)
+                .map_err(PackageRefusal::Package)?;
             stage.without = Found::from_iter(replaced.iter().copied());
         }
-        stage.add(&parent.entry, self.frac(&parent.entry));
-        let slot = stage.add(&child.entry, self.frac(&child.entry));
-        self.check_limits(&stage, slot, policy)?;
-        if !replaced.is_empty() && !replace::improves(self, &stage, &[], &replaced) {
-            return Err(failed("package RBF failed: insufficient feerate: does not improve feerate diagram"));
+        for candidate in &candidates {
+            stage.add(&candidate.entry, self.frac(&candidate.entry));
         }
-        check_dust_spent(self, &parent.entry, None)?;
-        check_dust_spent(self, &child.entry, Some(&parent.entry))?;
-        Ok(self.plan_of(vec![parent.entry, child.entry], &replaced))
+        for slot in stage.new_slots() {
+            self.check_limits(&stage, slot, policy).map_err(PackageRefusal::Package)?;
+        }
+        if !replaced.is_empty() && !replace::improves(self, &stage, &[], &replaced) {
+            let reason = "package RBF failed: insufficient feerate: does not improve feerate diagram";
+            return Err(PackageRefusal::Package(failed(reason)));
+        }
+        let entries: Vec<Arc<Entry>> = candidates.into_iter().map(|candidate| candidate.entry).collect();
+        for entry in &entries {
+            check_dust_spent(self, entry, &entries)
+                .map_err(|reject| PackageRefusal::Dust(entry.wtxid, reject))?;
+        }
+        Ok(self.plan_of(entries, &replaced))
+    }
+
+    /// Who leaves for a package that pays `paid`: a fee and a virtual size.
+    fn replaced_by_package(
+        &self,
+        candidates: &[Candidate],
+        paid: (u64, u64),
+        policy: &Policy,
+    ) -> Result<Vec<Slot>, Reject> {
+        let [parent, child] = candidates else {
+            return Err(failed("package RBF failed: package must be 1-parent-1-child"));
+        };
+        if !parent.parents.is_empty() || !child.parents.is_empty() {
+            return Err(failed("package RBF failed: new transaction cannot have mempool ancestors"));
+        }
+        let conflicts = [&parent.conflicts[..], &child.conflicts].concat();
+        let replaced = replace::all_conflicts(self, child.entry.txid, &conflicts, policy)
+            .map_err(|details| failed("package RBF failed: too many potential replacements").with(details))?;
+        let original = replace::fees(self, &replaced);
+        replace::pays_for(original, paid, policy.incremental, child.entry.txid)
+            .map_err(|details| failed("package RBF failed: insufficient anti-DoS fees").with(details))?;
+        check_child_pays(&parent.entry, paid.0, paid.1)?;
+        Ok(replaced)
     }
 }
 

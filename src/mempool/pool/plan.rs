@@ -75,8 +75,14 @@ impl Pool {
             replace::check_diagram(self, &stage, &candidate.parents, &replaced)?;
         }
         check_disjoint(self, &candidate)?;
-        check_dust_spent(self, &candidate.entry, None)?;
+        check_dust_spent(self, &candidate.entry, &[])?;
         Ok(self.plan_of(vec![candidate.entry], &replaced))
+    }
+
+    /// Whether a member of a package keeps the rules of version 3 beside what is here: what each would be told alone,
+    /// but that nobody leaves for it.
+    pub fn check_truc(&self, entry: Arc<Entry>) -> Result<(), Reject> {
+        truc::check(self, &self.candidate(entry)?).map_err(truc::Violation::reject)
     }
 
     /// Takes in what was planned, and takes out what makes place for it.
@@ -104,7 +110,9 @@ impl Pool {
         if self.graph.by_txid(&entry.txid).is_some() {
             return Err(Reject::new(RejectKind::Conflict, "txn-same-nonwitness-data-in-mempool"));
         }
-        let parents = self.graph.parents_of(&entry);
+        // In the order in which Core looks at them, as the first that breaks a rule is named.
+        let mut parents = self.graph.parents_of(&entry);
+        parents.sort_unstable_by_key(|&slot| self.graph.node(slot).entry.txid);
         let spenders = entry.inputs.iter().filter_map(|input| self.graph.spender(&input.outpoint));
         let mut conflicts: Vec<Slot> = spenders.collect();
         conflicts.sort_unstable();
@@ -211,13 +219,13 @@ pub(super) fn check_disjoint(pool: &Pool, candidate: &Candidate) -> Result<(), R
     }
 }
 
-/// Who spends a transaction spends its dust too: for that alone it was let in (`CheckEphemeralSpends`).
-pub(super) fn check_dust_spent(pool: &Pool, entry: &Entry, above: Option<&Entry>) -> Result<(), Reject> {
+/// Who spends a transaction spends its dust too: for that alone it was let in (`CheckEphemeralSpends`). `package` is
+/// what comes in with it.
+pub(super) fn check_dust_spent(pool: &Pool, entry: &Entry, package: &[Arc<Entry>]) -> Result<(), Reject> {
     let spends = |outpoint: OutPoint| entry.inputs.iter().any(|input| input.outpoint == outpoint);
     for input in &entry.inputs {
         let txid = input.outpoint.txid;
-        let parent =
-            above.filter(|above| above.txid == txid).or_else(|| pool.get(&txid).map(|entry| &**entry));
+        let parent = package.iter().find(|other| other.txid == txid).or_else(|| pool.get(&txid));
         let dust = parent.and_then(|parent| parent.dust);
         if dust.is_some_and(|vout| !spends(OutPoint { txid, vout })) {
             let details =

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Pool;
 use super::testing::{Draft, at, coin, draft, output};
+use super::{PackageRefusal, Plan, Pool};
 use crate::mempool::{Entry, Policy, Reject, ReplacementRule};
 
 fn pool(policy: &Policy) -> Pool {
@@ -28,6 +28,20 @@ fn words(reject: &Reject) -> String {
         hex.len() == 64
     };
     reject.to_string().split(' ').filter(|word| !hides(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A parent and its child together; whose fault a refusal is does not matter here.
+fn plan_two(
+    pool: &Pool,
+    parent: impl Into<Arc<Entry>>,
+    child: impl Into<Arc<Entry>>,
+    policy: &Policy,
+) -> Result<Plan, Reject> {
+    pool.plan_package(vec![parent.into(), child.into()], None, policy).map_err(|refusal| match refusal {
+        PackageRefusal::Package(reject) | PackageRefusal::Fee(reject) | PackageRefusal::Dust(_, reject) => {
+            reject
+        }
+    })
 }
 
 #[test]
@@ -275,9 +289,9 @@ fn dust_is_spent_with_the_rest() {
         let inputs: Vec<_> = vouts.iter().map(|&vout| output(&parent, vout)).collect();
         draft(number, &inputs).fee(5_000)
     };
-    let reject = pool.plan_package(Arc::clone(&parent), child(&[0], 2).entry(), &policy).unwrap_err();
+    let reject = plan_two(&pool, Arc::clone(&parent), child(&[0], 2).entry(), &policy).unwrap_err();
     assert_eq!(words(&reject), "missing-ephemeral-spends, tx did not spend parent's ephemeral dust");
-    let plan = pool.plan_package(Arc::clone(&parent), child(&[0, 1], 3).entry(), &policy).unwrap();
+    let plan = plan_two(&pool, Arc::clone(&parent), child(&[0, 1], 3).entry(), &policy).unwrap();
     assert_eq!(pool.commit(plan).added.len(), 2);
     let reject = refused(&pool, &policy, draft(4, &[output(&parent, 0)]).fee(50_000));
     assert_eq!(words(&reject), "missing-ephemeral-spends, tx did not spend parent's ephemeral dust");
@@ -310,7 +324,7 @@ fn a_package_replaces_if_the_child_pays() {
         for (parent_fee, child_fee, expected) in cases {
             let parent = parent(parent_fee);
             let child = child(&parent, child_fee);
-            match pool.plan_package(parent, child, &policy) {
+            match plan_two(&pool, parent, child, &policy) {
                 Ok(plan) => {
                     assert_eq!(expected, "");
                     assert_eq!(plan.replaced(), [Arc::clone(&old)]);
@@ -320,7 +334,7 @@ fn a_package_replaces_if_the_child_pays() {
         }
         let parent = draft(10, &[coin(1), output(&stranger, 0)]).fee(0).entry();
         let child = child(&parent, 9_000);
-        let reject = pool.plan_package(parent, child, &policy).unwrap_err();
+        let reject = plan_two(&pool, parent, child, &policy).unwrap_err();
         assert_eq!(reject.to_string(), "package RBF failed: new transaction cannot have mempool ancestors");
     }
 }
@@ -332,14 +346,14 @@ fn truc_rules_of_a_package() {
     let above = add(&mut pool, &policy, draft(1, &[coin(1)]).truc());
     let parent = draft(2, &[output(&above, 0)]).truc().entry();
     let child = draft(3, &[output(&parent, 0)]).truc().fee(5_000).entry();
-    let reject = pool.plan_package(parent, child, &policy).unwrap_err();
+    let reject = plan_two(&pool, parent, child, &policy).unwrap_err();
     assert_eq!(words(&reject), "TRUC-violation, tx would have too many ancestors");
     let parent = draft(2, &[coin(2)]).truc().fee(0).entry();
     let old_child = draft(3, &[output(&parent, 0)]).fee(5_000).entry();
-    let reject = pool.plan_package(Arc::clone(&parent), old_child, &policy).unwrap_err();
+    let reject = plan_two(&pool, Arc::clone(&parent), old_child, &policy).unwrap_err();
     assert_eq!(words(&reject), "TRUC-violation, non-version=3 tx cannot spend from version=3 tx");
     let child = draft(3, &[output(&parent, 0)]).truc().fee(5_000).entry();
-    assert!(pool.plan_package(parent, child, &policy).is_ok());
+    assert!(plan_two(&pool, parent, child, &policy).is_ok());
 }
 
 #[test]

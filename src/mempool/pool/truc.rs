@@ -110,43 +110,47 @@ pub(super) fn check(pool: &Pool, candidate: &Candidate) -> Result<(), Violation>
     Err(Violation { sibling, ..too_many_descendants(&graph.node(parent).entry) })
 }
 
-/// The rules for a parent and its child that come together (`PackageTRUCChecks`).
-pub(super) fn check_package(pool: &Pool, parent: &Candidate, child: &Candidate) -> Result<(), Violation> {
-    check_member(pool, parent, None, Some(&child.entry))?;
-    check_member(pool, child, Some(&parent.entry), None)
+/// The rules for several that come together, parents before children (`PackageTRUCChecks`).
+pub(super) fn check_package(pool: &Pool, package: &[Candidate]) -> Result<(), Violation> {
+    package.iter().enumerate().try_for_each(|(at, candidate)| check_member(pool, package, candidate, at))
 }
 
+/// The rules for the one at that place.
 fn check_member(
     pool: &Pool,
+    package: &[Candidate],
     candidate: &Candidate,
-    above: Option<&Entry>,
-    below: Option<&Entry>,
+    at: usize,
 ) -> Result<(), Violation> {
-    let (graph, entry) = (&pool.graph, &candidate.entry);
+    let (graph, entry) = (&pool.graph, &*candidate.entry);
+    let spends = |txid| entry.inputs.iter().any(|input| input.outpoint.txid == txid);
+    let before = package.iter().take(at).map(|other| &*other.entry);
+    let above: Vec<&Entry> = before.filter(|other| spends(other.txid)).collect();
     let here = candidate.parents.iter().map(|&parent| &*graph.node(parent).entry);
     if !entry.is_truc {
         return here.chain(above).try_for_each(|parent| check_inheritance(entry, parent));
     }
     check_vsize(entry)?;
-    let in_package = usize::from(above.is_some());
-    if candidate.parents.len() + in_package + 1 > TRUC_LIMIT {
+    if candidate.parents.len() + above.len() + 1 > TRUC_LIMIT {
         return Err(too_many_ancestors(entry));
     }
     let first = candidate.parents.first().copied();
-    if let Some(first) = first
-        && graph.ancestors(&[first]).len() + in_package + 1 > TRUC_LIMIT
-    {
+    if first.is_some_and(|first| graph.ancestors(&[first]).len() + above.len() + 1 > TRUC_LIMIT) {
         return Err(too_many_ancestors(entry));
     }
-    let Some(parent) = first.map(|first| &*graph.node(first).entry).or(above) else { return Ok(()) };
+    let parent = first.map(|first| &*graph.node(first).entry).or(above.first().copied());
+    let Some(parent) = parent else { return Ok(()) };
     check_child_vsize(entry)?;
     check_inheritance(entry, parent)?;
-    if let Some(below) = below {
-        // The child of the package may be a sibling as well as a child.
-        if below.inputs.iter().any(|input| input.outpoint.txid == parent.txid) {
-            return Err(too_many_descendants(parent));
+    for other in package.iter().map(|other| &*other.entry).filter(|other| other.txid != entry.txid) {
+        for input in &other.inputs {
+            if input.outpoint.txid == parent.txid {
+                return Err(too_many_descendants(parent));
+            }
+            if input.outpoint.txid == entry.txid {
+                return Err(too_many_ancestors(other));
+            }
         }
-        return Err(too_many_ancestors(below));
     }
     if first.is_some_and(|first| !graph.node(first).children.is_empty()) {
         return Err(too_many_descendants(parent));
