@@ -76,6 +76,10 @@ fn as_core(package: &PackageOutcome) -> Json {
 
 fn member(member: &PackageMember) -> Json {
     let mut fields = vec![("txid", Json::hash(member.txid))];
+    if let Some(other) = member.other_wtxid {
+        fields.push(("other-wtxid", Json::hash(other)));
+        return Json::object(fields);
+    }
     match &member.result {
         Err(error) => fields.push(("error", Json::text(error))),
         Ok(Taken { vsize, fee, effective }) => {

@@ -51,6 +51,8 @@ pub struct PackageOutcome {
 pub struct PackageMember {
     pub txid: Txid,
     pub wtxid: Wtxid,
+    /// Another one that is here, and differs in its witness alone: this one was not looked at.
+    pub other_wtxid: Option<Wtxid>,
     pub result: Result<Taken, String>,
 }
 

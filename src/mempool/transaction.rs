@@ -24,6 +24,10 @@ impl Unconfirmed {
     /// The bytes are copied: those of a message may keep a much larger buffer alive.
     pub fn parse(raw: &[u8]) -> Result<Self, Malformed> {
         let tx: Transaction = bitcoin::consensus::deserialize(raw).map_err(|_| Malformed)?;
+        // With a witness marker the library lets this pass, where Bitcoin Core finds a witness of nothing.
+        if tx.input.is_empty() {
+            return Err(Malformed);
+        }
         let (txid, wtxid) = (tx.compute_txid(), tx.compute_wtxid());
         let weight = tx.weight().to_wu();
         Ok(Self { raw: Bytes::copy_from_slice(raw), tx, txid, wtxid, weight })

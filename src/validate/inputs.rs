@@ -7,7 +7,7 @@ use bitcoin::{Amount, Transaction};
 use chainstore::Height;
 
 /// Blocks on top of a coinbase before it may be spent.
-pub const COINBASE_MATURITY: u32 = 100;
+const COINBASE_MATURITY: u32 = 100;
 pub(super) const MAX_MONEY: u64 = 21_000_000 * 100_000_000;
 
 /// BIP68: the relative lock is off; it counts time; what it counts.

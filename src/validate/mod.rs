@@ -34,7 +34,7 @@ pub use header::{
     Ancestors, HeaderError, MAX_FUTURE_BLOCK_TIME, check_header, check_proof_of_work, check_without_clock,
     median_time_past, next_work_required, work_of,
 };
-pub use inputs::{COINBASE_MATURITY, InputError, SpentValue, check_inputs, locks_passed};
+pub use inputs::{InputError, SpentValue, check_inputs, locks_passed};
 pub use params::{BLOCK_SPACING, Params, RETARGET_INTERVAL, RETARGET_TIMESPAN};
 pub use sigops::{MAX_BLOCK_SIGOPS_COST, executed_legacy_sigops, script_sigops, transaction_sigops_cost};
 pub use transaction::{check_transaction, is_coinbase, is_final};

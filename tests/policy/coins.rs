@@ -1,6 +1,4 @@
-//! The chain that the cases spend from: a coin of every kind that policy tells apart, with what spends it.
-
-use std::collections::BTreeMap;
+//! What the cases spend: a coin of every kind that policy tells apart, with what spends it.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::encode::serialize_hex;
@@ -9,11 +7,8 @@ use bitcoin::secp256k1::Secp256k1;
 use bitcoin::taproot::{LeafVersion, TaprootBuilder};
 use bitcoin::transaction::Version;
 use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness};
-use chainstore::Height;
-use peerdex::mempool::{ChainCoin, ChainState};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::support::naive;
 use super::support::node::{Node, text};
 
 /// What each coin is worth, in satoshi.
@@ -33,90 +28,38 @@ pub struct Spendable {
     pub witness: Witness,
 }
 
-/// The node's chain, as far as the cases ask for it.
-pub struct Chain {
+/// What the cases spend.
+pub struct Coins {
     pub spendable: Vec<Spendable>,
-    /// A coinbase that is not ripe, and one that is as of the next block.
+    /// Coinbases that are not ripe, and one that is as of the next block.
     pub coinbases: Vec<Spendable>,
-    coins: BTreeMap<OutPoint, ChainCoin>,
-    /// By height.
-    mtps: Vec<u32>,
 }
 
-impl Chain {
+impl Coins {
+    /// Of a node whose chain is empty.
     pub fn mined_by(node: &Node) -> Self {
-        let anyone = ScriptBuf::from_bytes(vec![OP_TRUE]);
-        let miner = Address::p2wsh(&anyone, Network::Regtest).to_string();
-        let genesis = node.rpc("getblockheader", json!([node.tip()]));
-        let mut time = genesis["time"].as_u64().unwrap() as u32 + 1_000_000;
-        let mut mine = |count: u32| {
-            for _ in 0..count {
-                time += TEN_MINUTES;
-                node.rpc("setmocktime", json!([time]));
-                node.generate_to(1, &miner);
-            }
-        };
-        mine(101);
+        let mut clock = Clock::of(node);
+        clock.mine(node, 101);
         let kinds = kinds();
         let outputs = kinds.iter().flat_map(|(_, script, _, _)| {
             let output = TxOut { value: Amount::from_sat(WORTH), script_pubkey: script.clone() };
             std::iter::repeat_n(output, COPIES as usize)
         });
-        let reward = node.rpc("getblock", json!([node.hash_at(1)]));
-        let reward = OutPoint { txid: text(&reward["tx"][0]).parse().unwrap(), vout: 0 };
-        let witness = Witness::from_slice(&[anyone.as_bytes()]);
-        let payment = Transaction {
-            version: Version::TWO,
-            lock_time: LockTime::ZERO,
-            input: vec![TxIn { previous_output: reward, witness, ..TxIn::default() }],
-            output: outputs.collect(),
-        };
-        node.generate_block_to(&miner, &[serialize_hex(&payment)]);
-        let height = Height(node.height());
-        mine(ON_TOP);
+        let payment = spend_reward(node, 1, outputs.collect());
+        node.generate_block_to(&miner(), &[serialize_hex(&payment)]);
+        clock.mine(node, ON_TOP);
 
-        let mut chain =
-            Self { spendable: Vec::new(), coinbases: Vec::new(), coins: BTreeMap::new(), mtps: Vec::new() };
         let txid = payment.compute_txid();
+        let mut spendable = Vec::new();
         for (number, (name, _, script_sig, witness)) in (0..).zip(kinds) {
             for vout in number * COPIES..(number + 1) * COPIES {
                 let outpoint = OutPoint { txid, vout };
-                let output = payment.output[vout as usize].clone();
-                chain.coins.insert(outpoint, ChainCoin { output, height, is_coinbase: false });
                 let (script_sig, witness) = (script_sig.clone(), witness.clone());
-                chain.spendable.push(Spendable { name, outpoint, script_sig, witness });
+                spendable.push(Spendable { name, outpoint, script_sig, witness });
             }
         }
-        let headers: Vec<_> =
-            node.hashes_from(0).into_iter().map(|hash| ("getblockheader", json!([hash]))).collect();
-        let mtp = |header: &Value| header["mediantime"].as_u64().unwrap() as u32;
-        chain.mtps = node.rpc_batch(&headers).iter().map(mtp).collect();
-        for depth in [1, 50, 99, 100] {
-            chain.add_coinbase(node, depth);
-        }
-        chain
-    }
-
-    /// The coinbase that the next block would spend at that depth.
-    fn add_coinbase(&mut self, node: &Node, depth: u32) {
-        let height = node.height() + 1 - depth;
-        let block = node.rpc("getblock", json!([node.hash_at(height), 2]));
-        let txid: Txid = text(&block["tx"][0]["txid"]).parse().unwrap();
-        let output = &block["tx"][0]["vout"][0];
-        let script_pubkey = ScriptBuf::from_hex(&text(&output["scriptPubKey"]["hex"])).unwrap();
-        let output = TxOut { value: Amount::from_sat(naive::satoshi(&output["value"])), script_pubkey };
-        let outpoint = OutPoint { txid, vout: 0 };
-        self.coins.insert(outpoint, ChainCoin { output, height: Height(height), is_coinbase: true });
-        let (script_sig, witness) = (ScriptBuf::new(), Witness::new());
-        self.coinbases.push(Spendable { name: "coinbase", outpoint, script_sig, witness });
-    }
-
-    pub fn coin_at(&self, outpoint: &OutPoint) -> &ChainCoin {
-        &self.coins[outpoint]
-    }
-
-    pub fn value(&self, outpoint: &OutPoint) -> u64 {
-        self.coins.get(outpoint).map_or(0, |coin| coin.output.value.to_sat())
+        let coinbases = [1, 50, 99, 100].map(|depth| coinbase(node, depth)).to_vec();
+        Self { spendable, coinbases }
     }
 
     /// Of that name.
@@ -127,21 +70,61 @@ impl Chain {
     }
 }
 
-impl ChainState for Chain {
-    fn coin(&self, outpoint: &OutPoint) -> Option<ChainCoin> {
-        self.coins.get(outpoint).cloned()
+/// The node's clock, which moves by hand.
+pub struct Clock {
+    pub time: u32,
+}
+
+impl Clock {
+    pub fn of(node: &Node) -> Self {
+        let tip = node.rpc("getblockheader", json!([node.tip()]));
+        Self { time: tip["time"].as_u64().unwrap() as u32 + 1_000_000 }
     }
 
-    fn has_unspent(&self, txid: &Txid, outputs: u32) -> bool {
-        (0..outputs).any(|vout| self.coins.contains_key(&OutPoint { txid: *txid, vout }))
+    /// Blocks for anyone to spend, ten minutes apart.
+    pub fn mine(&mut self, node: &Node, count: u32) {
+        for _ in 0..count {
+            self.time += TEN_MINUTES;
+            node.rpc("setmocktime", json!([self.time]));
+            node.generate_to(1, &miner());
+        }
     }
+}
 
-    fn median_time_past(&self, height: Height) -> u32 {
-        self.mtps[height.0 as usize]
+/// What anyone can spend, with [`anyone_witness`].
+pub fn anyone() -> ScriptBuf {
+    ScriptBuf::from_bytes(vec![OP_TRUE]).to_p2wsh()
+}
+
+pub fn anyone_witness() -> Witness {
+    Witness::from_slice(&[[OP_TRUE]])
+}
+
+pub fn miner() -> String {
+    Address::from_script(&anyone(), Network::Regtest).unwrap().to_string()
+}
+
+/// Pays the coinbase of a height to these outputs.
+pub fn spend_reward(node: &Node, height: u32, output: Vec<TxOut>) -> Transaction {
+    let block = node.rpc("getblock", json!([node.hash_at(height)]));
+    let reward = OutPoint { txid: text(&block["tx"][0]).parse().unwrap(), vout: 0 };
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn { previous_output: reward, witness: anyone_witness(), ..TxIn::default() }],
+        output,
     }
+}
 
-    fn height(&self) -> Height {
-        Height(self.mtps.len() as u32 - 1)
+/// The coinbase that the next block would spend at that depth.
+fn coinbase(node: &Node, depth: u32) -> Spendable {
+    let block = node.rpc("getblock", json!([node.hash_at(node.height() + 1 - depth)]));
+    let txid: Txid = text(&block["tx"][0]).parse().unwrap();
+    Spendable {
+        name: "coinbase",
+        outpoint: OutPoint { txid, vout: 0 },
+        script_sig: ScriptBuf::new(),
+        witness: Witness::new(),
     }
 }
 

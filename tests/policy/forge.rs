@@ -5,7 +5,10 @@ use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut};
 use fastrand::Rng;
 
-use super::coins::{Chain, Spendable, WORTH, push};
+use peerdex::mempool::ChainState;
+
+use super::chain::Chain;
+use super::coins::{Coins, Spendable, WORTH, push};
 
 /// What a node says of some of the cases.
 pub const REASONS: &[&str] = &[
@@ -126,7 +129,7 @@ const FLAWS: &[Flaw] = &[
         case.tx.input[0].sequence = Sequence(1 << 22 | case.rng.u32(0..50) | case.rng.u32(0..2) << 31);
     }),
     ("coinbase spent", |case| {
-        let coins = &case.chain.coinbases;
+        let coins = &case.coins.coinbases;
         let coin = coins[case.rng.usize(..coins.len())].clone();
         case.spend(&coin);
     }),
@@ -164,6 +167,7 @@ const FLAWS: &[Flaw] = &[
 struct Case<'a> {
     rng: &'a mut Rng,
     chain: &'a Chain,
+    coins: &'a Coins,
     tx: Transaction,
     /// Satoshi; the first output takes what is left.
     fee: u64,
@@ -175,20 +179,21 @@ struct Case<'a> {
 pub struct Forge<'a> {
     rng: Rng,
     chain: &'a Chain,
+    coins: &'a Coins,
     scripts: Vec<Vec<u8>>,
     made: usize,
 }
 
 impl<'a> Forge<'a> {
-    pub fn new(chain: &'a Chain, seed: u64) -> Self {
-        Self { rng: Rng::with_seed(seed), chain, scripts: output_scripts(), made: 0 }
+    pub fn new(chain: &'a Chain, coins: &'a Coins, seed: u64) -> Self {
+        Self { rng: Rng::with_seed(seed), chain, coins, scripts: output_scripts(), made: 0 }
     }
 
     /// One more, and what was done to it. First every kind of coin by itself, then each with flaws.
     pub fn next(&mut self) -> (String, Transaction) {
         let number = self.made;
         self.made += 1;
-        let kinds = &self.chain.spendable;
+        let kinds = &self.coins.spendable;
         let inputs = if number < kinds.len() { vec![number] } else { self.some_inputs() };
         let tx = Transaction {
             version: Version(self.rng.i32(1..4)),
@@ -199,6 +204,7 @@ impl<'a> Forge<'a> {
         let mut case = Case {
             rng: &mut self.rng,
             chain: self.chain,
+            coins: self.coins,
             tx,
             fee: 20_000,
             keep_outputs: false,
@@ -221,7 +227,7 @@ impl<'a> Forge<'a> {
     }
 
     fn some_inputs(&mut self) -> Vec<usize> {
-        let count = self.chain.spendable.len();
+        let count = self.coins.spendable.len();
         match self.rng.u8(..4) {
             0 => vec![self.rng.usize(..count)],
             1 => (0..self.rng.usize(2..4)).map(|_| self.rng.usize(..count)).collect(),
@@ -241,11 +247,11 @@ impl Case<'_> {
     }
 
     fn input_of(&self, name: &str) -> TxIn {
-        input(self.chain.kind(name).next().unwrap())
+        input(self.coins.kind(name).next().unwrap())
     }
 
     fn add(&mut self, name: &str) {
-        let coin = self.chain.kind(name).next().unwrap().clone();
+        let coin = self.coins.kind(name).next().unwrap().clone();
         self.spend(&coin);
     }
 
@@ -255,20 +261,18 @@ impl Case<'_> {
     }
 
     fn chain_height(&self) -> u32 {
-        use peerdex::mempool::ChainState;
         self.chain.height().0
     }
 
     fn mtp(&self) -> u32 {
-        use peerdex::mempool::ChainState;
         self.chain.median_time_past(self.chain.height())
     }
 
     /// Pays what is left to the first output.
     fn finish(mut self) -> Transaction {
         if !self.keep_outputs {
-            let paid_in: u64 =
-                self.tx.input.iter().map(|input| self.chain.value(&input.previous_output)).sum();
+            let coins = self.tx.input.iter().filter_map(|input| self.chain.coin(&input.previous_output));
+            let paid_in: u64 = coins.map(|coin| coin.output.value.to_sat()).sum();
             let others: u64 = self.tx.output.iter().skip(1).map(|output| output.value.to_sat()).sum();
             let left = paid_in.saturating_sub(others).wrapping_sub(self.fee);
             let left = if left > 1 << 62 { WORTH } else { left };

@@ -6,24 +6,26 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod chain;
 mod coins;
 mod forge;
+mod sequence;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bitcoin::Transaction;
 use bitcoin::consensus::encode::serialize;
 use bitcoin::hex::DisplayHex;
 use serde_json::{Value, json};
 
-use peerdex::mempool::{
-    CoinSource, FeeRate, Policy, Reject, SpentCoin, Unconfirmed, check_alone, check_feerate, check_spending,
-};
+use peerdex::mempool::{Mempool, Moment, Policy, ScriptCheck, Unconfirmed};
 use peerdex::time::{Instant, Now};
 
-use coins::Chain;
+use chain::Chain;
+use coins::Coins;
 use forge::Forge;
 use support::naive::satoshi;
 use support::node::{Node, text};
@@ -38,7 +40,7 @@ const CASES: usize = 3_000;
 /// What is said of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Taken; `None` where it was refused for what is not looked at here.
+    /// Taken, or refused for a script that failed: those are run elsewhere.
     Passed(Option<Paid>),
     /// The reason, and the reason with its details.
     Refused(String, String),
@@ -51,25 +53,21 @@ struct Paid {
     vsize: u64,
 }
 
-/// A node that plays by rules that we have too, and those rules.
-fn node() -> Option<(Node, Policy)> {
+/// A node that plays by rules that we have too, and those rules. `of_core` are options that Knots does not have.
+fn node(of_core: &[&str]) -> Option<(Node, Policy)> {
     let program = support::node::bitcoind()?;
     let (options, policy) = if support::node::is_knots(&program) {
         (KNOTS_OPTIONS, Policy::knots())
     } else {
-        (&[][..], Policy::core())
+        (of_core, Policy::core())
     };
-    // Regtest relays what is not standard, unless it is told not to.
-    let options = [&["-acceptnonstdtxn=0"], options].concat();
-    Some((Node::start_without_wallet(&options)?, policy))
+    Some((Node::start_without_wallet(options)?, policy))
 }
 
 /// What the node says of each, asked one by one.
 fn said_by_node(node: &Node, txs: &[Transaction]) -> Vec<Verdict> {
-    let calls: Vec<_> = txs
-        .iter()
-        .map(|tx| ("testmempoolaccept", json!([[serialize(tx).to_lower_hex_string()], 0])))
-        .collect();
+    let calls: Vec<_> =
+        txs.iter().map(|tx| ("testmempoolaccept", json!([[serialize(tx).to_lower_hex_string()]]))).collect();
     let answers = node.rpc_batch(&calls);
     answers.iter().map(|answer| verdict(&answer[0])).collect()
 }
@@ -80,8 +78,7 @@ fn verdict(answer: &Value) -> Verdict {
         return Verdict::Passed(Some(Paid { fee: satoshi(&answer["fees"]["base"]), vsize }));
     }
     let reason = text(&answer["reject-reason"]);
-    // Scripts are run elsewhere, and what hangs together with what is for the pool.
-    if reason.contains("script-verify-flag") || reason == "TRUC-violation" {
+    if reason.contains("script-verify-flag") {
         return Verdict::Passed(None);
     }
     // Of missing inputs the node keeps its own word to itself.
@@ -89,33 +86,21 @@ fn verdict(answer: &Value) -> Verdict {
     Verdict::Refused(reason, details)
 }
 
-fn said_by_us(chain: &Chain, policy: &Policy, tx: &Transaction) -> Verdict {
-    let tx = Unconfirmed::parse(&serialize(tx)).unwrap();
-    match check(chain, policy, &tx) {
-        Ok(paid) => Verdict::Passed(Some(paid)),
+fn said_by_us(mempool: &Mempool, moment: Moment<'_>, tx: &Transaction) -> Verdict {
+    let tx = Arc::new(Unconfirmed::parse(&serialize(tx)).unwrap());
+    let mut results = mempool.test_accept(&[tx], moment).unwrap();
+    match results.remove(0).verdict.unwrap() {
+        Ok(taken) => Verdict::Passed(Some(Paid { fee: taken.fee.to_sat(), vsize: taken.vsize })),
         Err(reject) => Verdict::Refused(reject.reason.to_string(), reject.to_string()),
     }
-}
-
-fn check(chain: &Chain, policy: &Policy, tx: &Unconfirmed) -> Result<Paid, Reject> {
-    check_alone(tx, chain, policy)?;
-    let coins: Vec<SpentCoin> = tx.tx().input.iter().map(|input| spent(chain, input)).collect();
-    let now = Now { instant: Instant::default(), unix: 0 };
-    let entry = check_spending(tx, &coins, chain, policy, now)?;
-    check_feerate(entry.fee, entry.vsize, FeeRate(0), policy)?;
-    Ok(Paid { fee: entry.fee.to_sat(), vsize: entry.vsize })
-}
-
-fn spent(chain: &Chain, input: &bitcoin::TxIn) -> SpentCoin {
-    let coin = chain.coin_at(&input.previous_output);
-    let source = CoinSource::Block { height: coin.height, is_coinbase: coin.is_coinbase };
-    SpentCoin { output: coin.output.clone(), source }
 }
 
 /// Both said the same; a node that ran into a bad script has let the rest pass.
 fn agree(node: &Verdict, ours: &Verdict) -> bool {
     match (node, ours) {
         (Verdict::Passed(None), Verdict::Passed(_)) => true,
+        // That is asked last.
+        (Verdict::Passed(None), Verdict::Refused(reason, _)) => reason == "max-fee-exceeded",
         (Verdict::Refused(said, _), Verdict::Refused(reason, _)) if core_word(said) != said => {
             core_word(said) == reason
         }
@@ -136,10 +121,14 @@ fn core_word(reason: &str) -> &str {
 
 #[test]
 fn a_transaction_is_refused_for_the_reason_that_the_node_gives() {
-    let Some((node, policy)) = node() else { return };
-    let chain = Chain::mined_by(&node);
+    let Some((node, policy)) = node(&[]) else { return };
+    let coins = Coins::mined_by(&node);
+    let chain = Chain::of(&node);
+    let mempool = Mempool::new(policy.clone());
+    let now = Now { instant: Instant::default(), unix: 0 };
+    let moment = Moment { chain: &chain, now, scripts: ScriptCheck::Trusted };
     let seed = std::env::var("PEERDEX_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let mut forge = Forge::new(&chain, seed);
+    let mut forge = Forge::new(&chain, &coins, seed);
     let (names, txs): (Vec<_>, Vec<_>) = (0..CASES).map(|_| forge.next()).unzip();
 
     let said = said_by_node(&node, &txs);
@@ -147,7 +136,7 @@ fn a_transaction_is_refused_for_the_reason_that_the_node_gives() {
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut differences = Vec::new();
     for ((name, tx), said) in names.iter().zip(&txs).zip(&said) {
-        let ours = said_by_us(&chain, &policy, tx);
+        let ours = said_by_us(&mempool, moment, tx);
         if !agree(said, &ours) {
             differences.push(format!("seed {seed}, {name}: node {said:?}, ours {ours:?}"));
         }

@@ -278,12 +278,13 @@ impl Node {
         let mut stream = super::connect((Ipv4Addr::LOCALHOST, self.rpc.port()).into())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let body = body.to_string();
-        write!(
-            stream,
+        // In one write, as several small ones would wait for each other's acknowledgement.
+        let request = format!(
             "POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {RPC_AUTHORIZATION}\r\n\
              Connection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
-        )?;
+        );
+        stream.write_all(request.as_bytes())?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         while !matches!(line.as_str(), "\r\n" | "\n") {

@@ -183,6 +183,7 @@ fn package(txids: &[Txid], refused: Option<String>) -> Outcome {
     let member = |txid: &Txid| PackageMember {
         txid: *txid,
         wtxid: Wtxid::from_raw_hash(txid.to_raw_hash()),
+        other_wtxid: None,
         result: Ok(Taken {
             vsize: 110,
             fee: Amount::from_sat(220),
