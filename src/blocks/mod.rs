@@ -3,11 +3,13 @@
 //! In the order of the data: `sync` takes what happens, `window` names the blocks that come next, `scheduler` decides
 //! who is asked for them (with what `peers` knows of each, and with `patience`), `reorder` holds what arrived until
 //! its turn, `activation` hands it on: to be connected, kept, or switched to from `shelf`, the blocks that lie on disk.
+//! At the tip, `compact` puts a block together from transactions that are here already.
 //! Beside that way, `repair` fetches blocks again that were damaged on disk.
 //! Blocks are checked by `validate`, which `check` calls, and connected by `node::chain`; no header is judged here.
 
 mod activation;
 mod check;
+mod compact;
 mod patience;
 mod peers;
 mod reorder;
@@ -33,4 +35,5 @@ mod testing;
 pub(crate) mod testing_forge;
 
 pub use check::{Refusal, check_received};
+pub use compact::{CompactFetch, Step};
 pub use sync::{BlockSync, ChainEvent, Output, Progress};

@@ -82,7 +82,12 @@ pub(super) fn wallets(layers: &Layers) -> Result<Wallets, ConfigError> {
 }
 
 /// Sets what is given, a whole number within a range.
-fn set<T>(layers: &Layers, name: &str, range: RangeInclusive<T>, value: &mut T) -> Result<(), ConfigError>
+pub(super) fn set<T>(
+    layers: &Layers,
+    name: &str,
+    range: RangeInclusive<T>,
+    value: &mut T,
+) -> Result<(), ConfigError>
 where
     T: Copy + PartialOrd + std::str::FromStr + std::fmt::Display,
 {
@@ -92,7 +97,7 @@ where
     Ok(())
 }
 
-fn set_time(
+pub(super) fn set_time(
     layers: &Layers,
     name: &str,
     range: RangeInclusive<u64>,

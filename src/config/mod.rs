@@ -6,6 +6,7 @@
 
 mod layers;
 mod limits;
+mod mempool;
 mod services;
 mod settings;
 mod subnet;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use bitcoin::{BlockHash, Network, ScriptBuf, Work};
 
 use crate::electrum::transport::Transport;
+use crate::mempool::Policy;
 use crate::validate::Params;
 use layers::{Given, Layers, Subcommand};
 pub use limits::Wallets;
@@ -30,6 +32,9 @@ pub struct Config {
     pub network: Network,
     /// Bitcoin peers to keep connected; empty only where the command needs none.
     pub connect: Vec<HostPort>,
+    /// Those of them that are the operator's own.
+    pub trust: Vec<HostPort>,
+    pub policy: Policy,
     /// Overrides the network's minimum chain work.
     pub min_chain_work: Option<Work>,
     /// Overrides the network's block whose chain has known scripts; the inner `None`: all are verified.
@@ -143,11 +148,18 @@ enum Peers {
 fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Result<Config, ConfigError> {
     let Folder { network, data_dir, memory_mb } = folder(layers, env)?;
     let default_port = Params::of(network).default_port;
-    let connect = layers
-        .all("connect")
-        .iter()
-        .map(|given| given.parse(|text| values::host_port(text, default_port)))
-        .collect::<Result<Vec<_>, _>>()?;
+    let peers_of = |name| {
+        let given = layers.all(name).iter();
+        let parsed = given.map(|given| given.parse(|text| values::host_port(text, default_port)));
+        parsed.collect::<Result<Vec<_>, _>>()
+    };
+    let trust = peers_of("trust")?;
+    let mut connect = peers_of("connect")?;
+    for own in &trust {
+        if !connect.contains(own) {
+            connect.push(own.clone());
+        }
+    }
     if connect.is_empty() && peers == Peers::Needed {
         return Err(ConfigError(format!(
             "no Bitcoin peer to connect to: give at least one with --connect HOST:PORT, \
@@ -172,6 +184,8 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
     Ok(Config {
         network,
         connect,
+        trust,
+        policy: mempool::policy(layers)?,
         min_chain_work,
         assume_valid: if full_verify { Some(None) } else { assume_valid },
         signet_challenge,

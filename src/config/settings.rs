@@ -55,6 +55,12 @@ const fn limit(setting: Setting) -> Setting {
 pub(super) static SETTINGS: &[Setting] = &[
     one("network", "NETWORK", "mainnet, testnet3, testnet4, signet or regtest [default: mainnet]"),
     list("connect", "HOST:PORT", "A Bitcoin peer to stay connected to; repeat for more"),
+    list(
+        "trust",
+        "HOST:PORT",
+        "The same for a node of your own, over a way that nobody else can meddle with: what it takes into its \
+         mempool is good, and your wallets' transactions are shown to it first",
+    ),
     one(
         "min-chain-work",
         "HEX",
@@ -71,6 +77,8 @@ pub(super) static SETTINGS: &[Setting] = &[
     flag("unverified-scripts", "Start though this program was built without the verifier of scripts"),
     one("data-dir", "DIR", "The folder of blocks and index [default: ~/.local/share/peerdex/NETWORK]"),
     one("memory", "MB", "Megabytes of memory to aim at, 256 at least [default: 1024]"),
+    one("max-mempool", "MB", "Megabytes of unconfirmed transactions, 5 at least [default: 300]"),
+    one("mempool-expiry", "HOURS", "How long a transaction may stay unconfirmed [default: 336]"),
     flag("ignore-disk-space", "Start although the disk cannot hold the whole chain"),
     one("log", "LEVEL", "error, warn, info, debug or trace [default: info]"),
     serving(list(
@@ -133,6 +141,10 @@ pub(super) static SETTINGS: &[Setting] = &[
         "TOKEN",
         "Nor for those whose requests have the member \"authorization\": \"Bearer TOKEN\"; repeat for more",
     )),
+    Setting {
+        kind: Kind::Hidden,
+        ..flag("relay-as-knots", "For tests: relay what Bitcoin Knots with -corepolicy relays")
+    },
     Setting {
         kind: Kind::Hidden,
         ..flag(

@@ -293,3 +293,25 @@ fn disk_space_is_ignored_when_told_so_anywhere() {
     let wrong = error(&peer, &[home, ("PEERDEX_IGNORE_DISK_SPACE", "maybe")], "");
     assert!(wrong.contains("PEERDEX_IGNORE_DISK_SPACE") && wrong.contains("true nor false"), "{wrong}");
 }
+
+#[test]
+fn a_trusted_peer_is_connected_to_once() {
+    let args = ["--network", "regtest", "--connect", "a", "--trust", "b", "--connect", "b", "--trust", "c"];
+    let config = config(&[&args[..], &["--data-dir", "/d"]].concat(), &[], "");
+    let shown = |peers: &[HostPort]| peers.iter().map(|peer| peer.host.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (shown(&config.connect), shown(&config.trust)),
+        (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], vec!["b".to_owned(), "c".to_owned()])
+    );
+}
+
+#[test]
+fn the_mempool_is_as_large_as_it_is_told() {
+    let base = ["--connect", "a", "--data-dir", "/d"];
+    let policy = |args: &[&str]| config(&[&base[..], args].concat(), &[], "").policy;
+    assert_eq!(policy(&[]), Policy::core());
+    let small = policy(&["--max-mempool", "5", "--mempool-expiry", "2"]);
+    assert_eq!((small.max_bytes, small.expiry.as_secs()), (5_000_000, 7_200));
+    let refused = run(&[&base[..], &["--max-mempool", "4"]].concat(), &[], "").unwrap_err().to_string();
+    assert!(refused.starts_with("--max-mempool: '4'"), "{refused}");
+}

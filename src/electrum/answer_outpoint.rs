@@ -51,11 +51,13 @@ fn check_hint(args: &Args<'_>) -> Result<(), RpcError> {
 pub(super) fn status_object(status: &OutpointStatus) -> Json {
     match status {
         OutpointStatus::Missing => Json::object([]),
-        OutpointStatus::Unspent { funder } => Json::object([("funder_height", Json::integer(funder.0))]),
+        OutpointStatus::Unspent { funder } => {
+            Json::object([("funder_height", Json::integer(funder.number()))])
+        }
         OutpointStatus::Spent { funder, spender, at } => Json::object([
-            ("funder_height", Json::integer(funder.0)),
+            ("funder_height", Json::integer(funder.number())),
             ("spender_txhash", Json::hash(spender)),
-            ("spender_height", Json::integer(at.0)),
+            ("spender_height", Json::integer(at.number())),
         ]),
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use bitcoin::{Amount, Txid};
 use chainstore::ScriptHash;
 
 use super::error::RpcError;
@@ -14,7 +15,7 @@ use super::methods::{Failure, Reply};
 use super::params::Args;
 use super::session::Context;
 use super::subscriptions::Subscriptions;
-use crate::query::{Status, TooLong, push_txid};
+use crate::query::{Status, TooLong, UnconfirmedEntry, push_txid};
 
 /// How a family of methods names a script, and how it answers.
 pub(super) trait Family {
@@ -88,41 +89,77 @@ fn wrapped<F: Family>(list: Json, at: usize) -> Reply {
 }
 
 pub(super) fn balance<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let (confirmed, outputs) = context.view.balance(&F::script(context, args)?)?;
-    context.count(outputs);
-    let fields = [("confirmed", Json::integer(confirmed.to_sat())), ("unconfirmed", Json::integer(0))];
+    let script = F::script(context, args)?;
+    let (confirmed, outputs) = context.view.balance(&script)?;
+    let unconfirmed = context.view.unconfirmed_balance(&script);
+    context.count(outputs + context.view.unconfirmed_count(&script));
+    let fields = [
+        ("confirmed", Json::integer(confirmed.to_sat())),
+        ("unconfirmed", Json::integer(unconfirmed.to_sat())),
+    ];
     Ok(Json::object(fields).into())
 }
 
 pub(super) fn history<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let script = F::script(context, args)?;
     let limit = context.server.limits.history_entries();
-    let history = context.view.history_within(&script, limit)?.map_err(|TooLong| too_long(context, limit))?;
-    context.count(history.len());
-    let entries = Json::list_of(&history, |out, entry| {
+    let unconfirmed = context.view.unconfirmed(&script);
+    let room = limit.checked_sub(unconfirmed.len()).ok_or_else(|| too_long(context, limit))?;
+    let history = context.view.history_within(&script, room)?.map_err(|TooLong| too_long(context, limit))?;
+    context.count(history.len() + unconfirmed.len());
+    let mut entries = Json::list_of(&history, |out, entry| {
         // Writing to a string does not fail.
         let _ = write!(out, "{{\"height\":{},\"tx_hash\":\"", entry.height);
         push_txid(out, &entry.txid);
         out.push_str("\"}");
     });
+    if !unconfirmed.is_empty() {
+        entries = entries.and(unconfirmed_list(&unconfirmed));
+    }
     Ok(wrapped::<F>(entries, 0))
 }
 
 pub(super) fn mempool<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    F::script(context, args)?;
-    Ok(wrapped::<F>(Json::list([]), 0))
+    let script = F::script(context, args)?;
+    let limit = context.server.limits.history_entries();
+    let unconfirmed = context.view.unconfirmed(&script);
+    if unconfirmed.len() > limit {
+        return Err(too_long(context, limit).into());
+    }
+    context.count(unconfirmed.len());
+    Ok(wrapped::<F>(unconfirmed_list(&unconfirmed), 0))
+}
+
+fn unconfirmed_list(entries: &[UnconfirmedEntry]) -> Json {
+    Json::list_of(entries, |out, entry| {
+        out.push_str("{\"tx_hash\":\"");
+        push_txid(out, &entry.txid);
+        let _ = write!(out, "\",\"height\":{},\"fee\":{}}}", entry.height.number(), entry.fee.to_sat());
+    })
 }
 
 pub(super) fn unspent<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
-    let unspent = context.view.unspent(&F::script(context, args)?)?;
-    context.count(unspent.len());
-    let entries = Json::list_of(&unspent, |out, output| {
-        out.push_str("{\"tx_hash\":\"");
-        push_txid(out, &output.txid);
-        let (vout, height, value) = (output.vout, output.height, output.value.to_sat());
-        let _ = write!(out, "\",\"tx_pos\":{vout},\"height\":{height},\"value\":{value}}}");
+    let script = F::script(context, args)?;
+    let unspent = context.view.unspent(&script)?;
+    let unconfirmed = context.view.unconfirmed_unspent(&script);
+    context.count(unspent.len() + unconfirmed.len());
+    let mut entries = Json::list_of(&unspent, |out, output| {
+        let (vout, height, value) = (output.vout, output.height.0, output.value);
+        push_unspent(out, &output.txid, vout, height, value);
     });
+    if !unconfirmed.is_empty() {
+        entries = entries.and(Json::list_of(&unconfirmed, |out, output| {
+            push_unspent(out, &output.outpoint.txid, output.outpoint.vout, 0, output.value);
+        }));
+    }
     Ok(wrapped::<F>(entries, 1))
+}
+
+fn push_unspent(out: &mut String, txid: &Txid, vout: u32, height: u32, value: Amount) {
+    out.push_str("{\"tx_hash\":\"");
+    push_txid(out, txid);
+    let value = value.to_sat();
+    let _ = write!(out, "\",\"tx_pos\":{vout},\"height\":{height},\"value\":{value}}}");
 }
 
 pub(super) fn subscribe<F: Family>(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {

@@ -47,18 +47,23 @@ fn hex(context: &Context<'_>, txid: &Txid) -> Result<Reply, Failure> {
     Ok(Json::hex(&transaction.bytes).into())
 }
 
-/// The transaction and its block, both of one view.
+/// The transaction and its block, if it is in one, both of one view.
 fn verbosely(context: &Context<'_>, txid: &Txid) -> Result<Reply, Failure> {
     // None of them happens: the block was decoded and connected before its transactions could be found.
     let unreadable = || RpcError::unavailable("the index cannot be read");
     let raw = context.view.transaction(txid)?.ok_or_else(|| RpcError::unavailable(UNKNOWN))?;
     let transaction: Transaction = deserialize(&raw.bytes).map_err(|_| unreadable())?;
-    let header = context.view.header(raw.height)?.ok_or_else(unreadable)?;
-    let tip = context.view.tip().ok_or_else(unreadable)?;
-    let confirmations = (tip.height.0 + 1).saturating_sub(raw.height.0);
-    let place = Place { block_hash: header.block_hash(), time: header.time, confirmations };
+    let place = match raw.height {
+        None => None,
+        Some(height) => {
+            let header = context.view.header(height)?.ok_or_else(unreadable)?;
+            let tip = context.view.tip().ok_or_else(unreadable)?;
+            let confirmations = (tip.height.0 + 1).saturating_sub(height.0);
+            Some(Place { block_hash: header.block_hash(), time: header.time, confirmations })
+        }
+    };
     let max_bytes = context.server.limits.message_bytes();
-    let written = decoded::transaction(&transaction, &raw.bytes, &place, context.server.network, max_bytes);
+    let written = decoded::transaction(&transaction, &raw.bytes, place, context.server.network, max_bytes);
     Ok(written.ok_or_else(|| batch::too_large_error(max_bytes))?.into())
 }
 

@@ -76,6 +76,20 @@ impl Json {
         Self(out)
     }
 
+    /// One list after the other; both must be lists.
+    pub(super) fn and(mut self, more: Self) -> Self {
+        if more.0 == "[]" {
+            return self;
+        }
+        if self.0 == "[]" {
+            return more;
+        }
+        self.0.pop();
+        self.0.push(',');
+        self.0.push_str(&more.0[1..]);
+        self
+    }
+
     pub(super) fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
         let mut out = String::from("{");
         for (index, (key, value)) in fields.into_iter().enumerate() {

@@ -244,6 +244,7 @@ mod tests {
     use chainstore::Height;
 
     use super::*;
+    use crate::query::Whereabouts;
 
     fn script(byte: u8) -> ScriptHash {
         ScriptHash([byte; 32])
@@ -304,7 +305,7 @@ mod tests {
             let which = script(random.u8(0..4));
             let outpoint = OutPoint::new(Txid::from_byte_array([random.u8(0..3); 32]), random.u32(0..2));
             let known = random.bool();
-            let status = OutpointStatus::Unspent { funder: Height(1) };
+            let status = OutpointStatus::Unspent { funder: Whereabouts::Block(Height(1)) };
             let answer = OutpointAnswer {
                 status: if known { status } else { OutpointStatus::Missing },
                 script: known.then(|| script(random.u8(0..4)).key()),

@@ -115,7 +115,7 @@ impl Connections {
             start_height: self.height.load(Ordering::Relaxed),
             nonce: self.nonce,
             // Until there is a mempool.
-            relay: false,
+            relay: true,
         };
         let mut talk = Talk {
             connections: self,

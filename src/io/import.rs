@@ -184,7 +184,8 @@ impl Importer {
         let writer =
             writer::start(chain, queue, events.clone(), OnFull::Fail).context("cannot start threads")?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let checks = threads::start_checkers(cores, &params, &events).context("cannot start threads")?;
+        let checks =
+            threads::start_checkers(cores, &params, None, &events).context("cannot start threads")?;
         drop(events);
         let (places, mut reads) = start_reader(files.clone()).context("cannot start threads")?;
 
@@ -203,7 +204,7 @@ impl Importer {
                     // The threads live as long as these ends of their channels; one that failed has said so.
                     Output::Read { ticket, place } => drop(places.send((ticket, place))),
                     Output::Check { hash, block, context } => {
-                        drop(checks.send(CheckJob { hash, block, context }))
+                        drop(checks.send(CheckJob::Block { hash, block, context }))
                     }
                     Output::Chain(command) => drop(commands.send(command)),
                     Output::Report(report) => report_block(&report, &files),
@@ -295,7 +296,7 @@ async fn keep_headers(
         // No more of them in memory than one part.
         loop {
             match threads.recv().await {
-                Some(ThreadEvent::Input(Input::Chain(Event::Committed(_)))) => break,
+                Some(ThreadEvent::Input(Input::Chain(Event::Committed(..)))) => break,
                 Some(ThreadEvent::Input(_)) => {}
                 Some(ThreadEvent::Fatal(failure)) => bail!("{failure}"),
                 None => bail!("the writer of the chain failed"),

@@ -1,15 +1,18 @@
 //! THE WORLD: the one folder with sockets, threads, clocks and tasks.
 //!
 //! `dialer` is the only code that connects or resolves; `connection` keeps one Bitcoin peer; `threads` check
-//! blocks, `scripts` run those of a block, `writer` writes the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
+//! blocks, `scripts` run those of a block, `keeper` keeps the mempool, `broadcasts` wallets' transactions on disk;
+//! `writer` writes the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
 //! pure `node`; `import` reads Bitcoin Core's files (`import_files`) before that; `operator` and `log` say what
 //! happens.
 
+mod broadcasts;
 mod clock;
 mod connection;
 mod dialer;
 mod import;
 mod import_files;
+mod keeper;
 mod log;
 mod open_files;
 mod operator;
@@ -37,6 +40,7 @@ use crate::config::{Config, Import};
 use crate::electrum::Server;
 use crate::node::Node;
 use crate::node::chain::Chain;
+use crate::node::keeper::{Command, Keeper};
 use crate::query::{SyncState, View};
 pub use rpc::call;
 use scripts::{ScriptThreads, Verified};
@@ -101,13 +105,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 pub fn import(config: &Config, what: &Import) -> anyhow::Result<()> {
     until_signal(config, async |stop| {
         let clock = clock::Clock::start();
-        let chain = open(config, Arc::default())?;
+        let verified = Arc::default();
+        let chain = open(config, Arc::clone(&verified))?;
         let memory_bytes = Budget::of(config.memory_mb).block_bytes;
         let min_chain_work = chain.params().min_chain_work;
         let import = import::Importer::new(clock, memory_bytes, min_chain_work, stop.clone());
         match import.run(what, chain).await? {
             Some(chain) if !what.stop_after && !stop.is_cancelled() => {
-                serve_chain(config, clock, chain, stop).await
+                serve_chain(config, clock, chain, verified, stop).await
             }
             Some(_) | None => {
                 info!("stopped");
@@ -147,8 +152,9 @@ fn until_signal(
 /// Runs the server until `stop`.
 pub async fn serve(config: &Config, stop: CancellationToken) -> anyhow::Result<()> {
     let clock = clock::Clock::start();
-    let chain = open(config, Arc::default())?;
-    serve_chain(config, clock, chain, stop).await
+    let verified = Arc::default();
+    let chain = open(config, Arc::clone(&verified))?;
+    serve_chain(config, clock, chain, verified, stop).await
 }
 
 fn open(config: &Config, verified: Arc<Verified>) -> anyhow::Result<Chain> {
@@ -190,12 +196,20 @@ async fn serve_chain(
     config: &Config,
     clock: clock::Clock,
     chain: Chain,
+    verified: Arc<Verified>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let params = Arc::new(chain.params().clone());
     let budget = Budget::of(config.memory_mb);
     let min_chain_work = params.min_chain_work;
-    let node = Node::restore(clock.now(), &chain, min_chain_work, budget.block_bytes, fastrand::u64(..))?;
+    let node = Node::restore(
+        clock.now(),
+        &chain,
+        min_chain_work,
+        budget.block_bytes,
+        &config.policy,
+        fastrand::u64(..),
+    )?;
     info!(height = node.progress().height.0, headers = node.progress().target.0, "store opened");
 
     let doors = wallets::open(&config.services, &config.wallets, &config.data_dir)?;
@@ -230,7 +244,18 @@ async fn serve_chain(
 
     let (thread_events, threads) = mpsc::unbounded_channel();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let checks = threads::start_checkers(cores, &params, &thread_events).context("cannot start threads")?;
+    let keeper =
+        Keeper::new(clock.now(), config.policy.clone(), chain.snapshot(), crate::scripts::is_available());
+    let (orders, order_queue) = std_mpsc::channel();
+    let checks = threads::start_checkers(cores, &params, Some((&orders, &verified)), &thread_events)
+        .context("cannot start threads")?;
+    let keeper = keeper::start(clock, keeper, order_queue, checks.clone(), thread_events.clone())
+        .context("cannot start threads")?;
+    let (kept, kept_before) = broadcasts::start(&config.data_dir, thread_events.clone())?;
+    for broadcasts::Kept { wtxid, transactions } in kept_before {
+        let transactions = transactions.into_iter().map(Arc::new).collect();
+        let _ = orders.send(keeper::Order::Do(Command::RestoreBroadcast(wtxid, transactions)));
+    }
     let (commands, command_queue) = std_mpsc::channel();
     let writer =
         writer::start(chain, command_queue, thread_events, OnFull::Wait).context("cannot start threads")?;
@@ -244,13 +269,18 @@ async fn serve_chain(
         submissions,
         checks,
         chain: commands,
+        keeper: orders.clone(),
+        kept,
         hub,
         height,
         stop: stop.clone(),
         links: runtime::Links::default(),
+        trust: config.trust.clone(),
     };
     let result = runtime.run().await;
     stop.cancel();
+    let _ = orders.send(keeper::Order::Stop);
+    let kept = tokio::task::spawn_blocking(move || keeper.join().ok());
     // The loop has dropped its end of the writer's commands: it commits what it has and ends.
     let ended = tokio::task::spawn_blocking(move || writer.join().is_ok_and(|chain| chain.is_some()));
     match tokio::time::timeout(STOP_WITHIN, ended).await {
@@ -259,5 +289,6 @@ async fn serve_chain(
         // Whatever it is doing survives being cut off.
         Err(_) => info!("stopped before the last blocks were stored; they will be fetched again"),
     }
+    drop(kept.await);
     result
 }

@@ -76,6 +76,10 @@ impl Operator {
                 age_hours = age.as_secs() / 3600,
                 "the newest block is old: are the peers cut off, or is this clock wrong?"
             ),
+            Notice::Unseen(report) => warn!(
+                txid = %report.txid, sent = report.sent, asked = report.asked,
+                "no peer shows this transaction of a wallet; it is sent again from time to time"
+            ),
             Notice::StoreFailed(failure) => error!(failure, "the store could not be read"),
             Notice::Peer(peer, what) => warn!(peer = %self.name(*peer), "{what}"),
         }

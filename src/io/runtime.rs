@@ -11,14 +11,18 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use super::broadcasts;
 use super::clock::Clock;
 use super::connection::{PeerCommand, PeerEvent, PeerLink};
+use super::keeper::Order;
 use super::operator::Operator;
 use super::threads::{CheckJob, ThreadEvent};
 use super::wallets::{Hub, SubmissionReply, SubmissionRequest};
+use crate::config::HostPort;
 use crate::node::chain::Command;
 use crate::node::{Input, Node, Output, SubmissionId};
 use crate::peer::{CloseReason, PeerId};
+use crate::relay::Role;
 
 /// All ends of the node's loop.
 #[derive(Debug)]
@@ -31,11 +35,16 @@ pub struct Runtime {
     pub submissions: mpsc::Receiver<SubmissionRequest>,
     pub checks: std_mpsc::Sender<CheckJob>,
     pub chain: std_mpsc::Sender<Command>,
+    pub keeper: std_mpsc::Sender<Order>,
+    /// Wallets' transactions on disk.
+    pub kept: std_mpsc::Sender<broadcasts::Order>,
     pub hub: Arc<Hub>,
     /// Height that new connections announce.
     pub height: Arc<AtomicI32>,
     pub stop: CancellationToken,
     pub links: Links,
+    /// The operator's own nodes.
+    pub trust: Vec<HostPort>,
 }
 
 /// Whom the loop can answer.
@@ -80,9 +89,14 @@ impl Runtime {
     fn peer_event(&mut self, event: PeerEvent) {
         let input = match event {
             PeerEvent::Ready { peer, target, info, link } => {
+                let role = if self.trust.contains(&target) {
+                    Role::Trusted { ask_mempool: true }
+                } else {
+                    Role::Stranger
+                };
                 self.operator.met(peer, target);
                 self.links.peers.insert(peer, link);
-                Input::PeerReady(peer, info)
+                Input::PeerReady(peer, info, role)
             }
             PeerEvent::Input(input) => {
                 if let Input::PeerGone(peer, _) = &input {
@@ -104,11 +118,23 @@ impl Runtime {
                 }
                 Output::Check { hash, block, context } => {
                     // The checkers live as long as this end of their channel.
-                    let _ = self.checks.send(CheckJob { hash, block, context });
+                    let _ = self.checks.send(CheckJob::Block { hash, block, context });
                 }
                 Output::Chain(command) => {
                     // A writer that failed has said so; the loop ends with its next event.
                     let _ = self.chain.send(command);
+                }
+                Output::Mempool(command) => {
+                    // The keeper lives as long as this end of its channel.
+                    let _ = self.keeper.send(Order::Do(command));
+                }
+                Output::KeepBroadcast { wtxid, transactions } => {
+                    let raw = transactions.iter().map(|entry| entry.raw.clone()).collect();
+                    // It lives as long as this end of its channel.
+                    let _ = self.kept.send(broadcasts::Order::Keep(wtxid, raw));
+                }
+                Output::ForgetBroadcast { wtxid } => {
+                    let _ = self.kept.send(broadcasts::Order::Forget(wtxid));
                 }
                 Output::Publish(publication) => {
                     let height = publication.view.tip().map_or(0, |tip| tip.height.0);

@@ -268,5 +268,6 @@ fn reopened(chain: &Chain, before: Option<Tip>) -> Event {
     let snapshot = chain.snapshot();
     // What the commit in which the disk became full touched is not known.
     let everything = snapshot.tip() != before;
-    Event::Committed(Commit { snapshot, touched: Vec::new(), transactions: Vec::new(), everything })
+    let commit = Commit { snapshot, touched: Vec::new(), transactions: Vec::new(), everything };
+    Event::Committed(commit, Vec::new())
 }

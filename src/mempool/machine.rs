@@ -11,7 +11,7 @@ use crate::time::Now;
 
 use super::entry::Entry;
 use super::policy::{FeeRate, Policy};
-use super::pool::{Changes, Plan, Pool};
+use super::pool::{Changes, Plan, Pool, Removal};
 use super::reject::{Reject, RejectKind};
 use super::reorg::Disconnected;
 use super::verified::ScriptResults;
@@ -70,6 +70,13 @@ impl Mempool {
     /// What changed since this was asked last.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
+    }
+
+    /// Everything leaves; what is known of scripts stays.
+    pub fn clear(&mut self) {
+        let txids: Vec<Txid> = self.pool.entries().map(|entry| entry.txid).collect();
+        let removed = self.pool.remove(&txids, Removal::Reorg);
+        self.changes.merge(removed);
     }
 
     /// Drops what waited too long, and the worst where memory runs out. Call it now and then.

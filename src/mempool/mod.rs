@@ -5,13 +5,14 @@
 //! came, `coins` what the chain says of its inputs, `policy` which transactions are relayed, `reject` why not,
 //! `entry` one that was taken. What is asked of it: `standard` of itself alone, `dust` of outputs worth less than
 //! spending them costs, `inputs` and `witness` (with `redeem`) of what it spends and with what;
-//! `checks` puts them in order. `pool` is all that were taken, `view` what wallets read of them, `fees` what to pay for
-//! the next blocks, `dump` what is kept for a restart.
+//! `checks` puts them in order. `pool` is all that were taken, `view` what wallets read of them.
 //! `machine` is the whole: `admission` takes in one transaction (with `stored` outputs, and `verified` scripts),
 //! `package` several (with `topology`), `submit` what wallets hand in (`submission`), `reorg` follows the chain.
+//! `fees` is what to pay for the next blocks, `board` what wallets are told of that, `dump` what is kept for a restart.
 //! Who sent it, whom to ask and whom to tell is for `relay`; scripts are run by `scripts`.
 
 mod admission;
+mod board;
 mod checks;
 mod coins;
 mod dump;
@@ -42,6 +43,7 @@ mod admission_tests;
 mod checks_tests;
 
 pub use admission::{Admission, Moment, ScriptCheck, ScriptJob};
+pub use board::FeeBoard;
 pub use checks::{check_alone, check_feerate, check_spending};
 pub use coins::{ChainCoin, ChainState, CoinSource, SpentCoin};
 pub use dump::{DumpError, DumpHeader, DumpReader, DumpWriter, Dumped};

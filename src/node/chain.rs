@@ -15,6 +15,7 @@ use chainstore::{Coin, Commit, Height, MergeJob, MergeResult, NewBlock, Snapshot
 
 use crate::blocks::ChainEvent;
 use crate::headers::HeaderTree;
+use crate::mempool::BlockFees;
 use crate::scripts::{self, BlockSpends, RunScripts, SpendingTx};
 use crate::validate::{
     BlockContext, BlockError, CheckedBlock, ConnectedBlock, Params, SpendContext, check_block, connect_block,
@@ -64,7 +65,7 @@ pub enum Event {
     /// For the block scheduler: what was connected, kept or found invalid.
     Chain(ChainEvent),
     /// Everything up to here is durable; wallets may see it.
-    Committed(Commit),
+    Committed(Commit, Vec<BlockFees>),
     /// The store was opened again after the disk was full: what was not committed is lost, and whatever was on its
     /// way to the writer.
     Restored(Restored),
@@ -93,7 +94,7 @@ impl StoppedChain {
         let Self { stopped, params, runner } = self;
         match stopped.open() {
             // Headers may have been staged again.
-            Ok(store) => Ok(Chain { store, params, runner, staged_bytes: 0, staged: true }),
+            Ok(store) => Ok(Chain { store, params, runner, staged_bytes: 0, staged: true, fees: Vec::new() }),
             Err((stopped, error)) => Err((Self { stopped, params, runner }, error)),
         }
     }
@@ -109,6 +110,8 @@ pub struct Chain {
     staged_bytes: u64,
     /// Whether anything at all is staged.
     staged: bool,
+    /// What the blocks that are staged tell of fees. Of those that are indexed in bulk nobody asks.
+    fees: Vec<BlockFees>,
 }
 
 impl Chain {
@@ -129,7 +132,7 @@ impl Chain {
             store.connect(&new)?;
             store.commit()?;
         }
-        Ok(Self { store, params, runner, staged_bytes: 0, staged: false })
+        Ok(Self { store, params, runner, staged_bytes: 0, staged: false, fees: Vec::new() })
     }
 
     /// The store, for what only reads.
@@ -211,7 +214,7 @@ impl Chain {
         }
         let commit = self.store.commit()?;
         (self.staged, self.staged_bytes) = (false, 0);
-        Ok(Some(Event::Committed(commit)))
+        Ok(Some(Event::Committed(commit, std::mem::take(&mut self.fees))))
     }
 
     /// Makes a bulk sync durable as far as it is; wallets see nothing of it yet.
@@ -310,6 +313,7 @@ impl Chain {
         let switched = match self.try_switch(fork, connect) {
             Err(chainstore::Error::DamagedBlock { height, hash, what }) => {
                 self.store.rollback()?;
+                self.fees.clear();
                 let damaged = Tip { height, hash };
                 events.push(Event::Chain(ChainEvent::Blocked { damaged, what, tip: self.tip()? }));
                 return Ok(events);
@@ -325,6 +329,7 @@ impl Chain {
             Err((hash, reason)) => {
                 // What a bulk took is valid, and stays: it only ever adds to the old tip.
                 self.store.rollback()?;
+                self.fees.clear();
                 events.push(Event::Chain(ChainEvent::Failed { hash, reason, tip: self.tip()? }));
             }
         }
@@ -407,6 +412,9 @@ impl Chain {
                     && let Err(error) = self.run_scripts(&connected)?
                 {
                     return Ok(Err(error));
+                }
+                if !self.store.is_bulk() {
+                    self.fees.push(BlockFees::of(&connected));
                 }
                 let checked = connected.checked();
                 self.store.connect(&NewBlock {

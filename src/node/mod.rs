@@ -6,30 +6,36 @@
 //! It decides nothing about headers or blocks itself; `chain` is the writer, `progress` the forecast,
 //! `broadcast` the plain sending of wallets' transactions.
 
-mod broadcast;
 pub mod chain;
+mod follow;
+mod gossip;
+pub mod keeper;
 mod progress;
+mod reader;
+mod types;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Work};
-use chainstore::{Damaged, Height, Snapshot, Tip};
+use chainstore::{Damaged, Snapshot, Tip};
 
-use broadcast::Broadcasts;
 use chain::{Chain, Command, Event, Restored, Scripts};
+use keeper::MempoolNews;
 use progress::Meter;
 pub use progress::Progress;
+pub use types::{Input, Notice, Output, Publication, SubmissionId};
 
-use crate::blocks::{self, BlockSync, Refusal};
+use crate::blocks::{self, BlockSync};
 use crate::headers::{self, HeaderSync};
-use crate::mempool::{Outcome, Submission};
-use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo, WireBlock};
+use crate::mempool::{BlockFees, FeeRate, Outcome, Policy};
+use crate::peer::{Message, PeerId, PeerInfo};
 use crate::query::{SyncState, Touched, View};
+use crate::relay::{Relay, Role};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockContext, CheckedBlock};
+use crate::validate::BlockContext;
 
 /// How often wallets that wait are told how far the sync is, and the operator's figures move.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -40,105 +46,19 @@ const NO_SOURCE_AFTER: Duration = Duration::from_secs(5);
 /// A tip older than this is worth a warning: no such gap between blocks is expected in years.
 const OLD_TIP_SECS: u64 = 24 * 60 * 60;
 
-/// What one wallet handed in, numbered by the shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubmissionId(pub u64);
-
-/// What happened outside.
-#[derive(Debug)]
-pub enum Input {
-    /// A handshake was done.
-    PeerReady(PeerId, PeerInfo),
-    PeerMessage(PeerId, Message),
-    PeerGone(PeerId, CloseReason),
-    /// What came of a block that was put out as `Output::Check`.
-    Checked {
-        hash: BlockHash,
-        result: Result<CheckedBlock, Refusal>,
-    },
-    /// What became of a command to the chain's writer.
-    Chain(Event),
-    /// What a wallet handed in.
-    Submit {
-        id: SubmissionId,
-        what: Submission,
-    },
-}
-
-/// What is to be done outside.
-#[derive(Debug)]
-pub enum Output {
-    Send(PeerId, Message),
-    Drop(PeerId, Misbehavior),
-    /// Run `blocks::check_received`; the answer comes back as `Input::Checked`.
-    Check {
-        hash: BlockHash,
-        block: WireBlock,
-        context: BlockContext,
-    },
-    /// For the chain's writer, in this order.
-    Chain(Command),
-    /// Wallets are answered from this view from now on.
-    Publish(Publication),
-    /// What became of a submission.
-    Submitted {
-        id: SubmissionId,
-        outcome: Outcome,
-    },
-    Notice(Notice),
-}
-
-/// A new view, and the scripts whose history it changed.
-#[derive(Clone, Debug)]
-pub struct Publication {
-    pub view: Arc<View>,
-    pub touched: Arc<Touched>,
-}
-
-/// What the operator should read; one log line each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    TipChanged(Tip),
-    Reorg {
-        from: Tip,
-        to: Tip,
-    },
-    /// The first moment at which wallets are served.
-    Synced(Tip),
-    PeerReady(PeerId, PeerInfo),
-    PeerGone(PeerId, CloseReason),
-    /// No connected peer has, or will give us, the block that comes next.
-    NoSource {
-        missing: Height,
-    },
-    InvalidBlock {
-        hash: BlockHash,
-        reason: String,
-    },
-    /// A stored block cannot be read, and will be fetched again.
-    Damaged {
-        block: Tip,
-        what: String,
-    },
-    /// It was fetched again.
-    Repaired(Tip),
-    /// The newest block is old: the peers may be cut off, or our clock wrong.
-    OldTip {
-        tip: Tip,
-        age: Duration,
-    },
-    /// The store could not be read; what wallets were told last stands.
-    StoreFailed(String),
-    /// Something about one peer.
-    Peer(PeerId, String),
-}
-
 /// All machines of one server, tied together.
 #[derive(Debug)]
 pub struct Node {
     headers: HeaderSync,
     blocks: BlockSync,
-    broadcasts: Broadcasts,
+    relay: Relay,
+    trusted: BTreeSet<PeerId>,
+    /// What each peer takes at least.
+    fee_filters: BTreeMap<PeerId, FeeRate>,
+    /// What wallets are told once peers have what they handed in.
+    submitted: BTreeMap<SubmissionId, Outcome>,
+    /// What the mempool's keeper said last.
+    mempool: Option<MempoolNews>,
     peers: BTreeMap<PeerId, PeerInfo>,
     /// What is durable and seen by wallets.
     snapshot: Arc<Snapshot>,
@@ -166,6 +86,7 @@ impl Node {
         chain: &Chain,
         min_chain_work: Work,
         memory_bytes: usize,
+        policy: &Policy,
         seed: u64,
     ) -> Result<Self, chainstore::Error> {
         let tree = chain.header_tree()?;
@@ -177,7 +98,11 @@ impl Node {
         let mut node = Self {
             headers: HeaderSync::new(tree, min_chain_work, seed),
             blocks: BlockSync::new(memory_bytes, tip, chain.store().stored_blocks()),
-            broadcasts: Broadcasts::default(),
+            relay: Relay::new(seed, policy),
+            trusted: BTreeSet::new(),
+            fee_filters: BTreeMap::new(),
+            submitted: BTreeMap::new(),
+            mempool: None,
             peers: BTreeMap::new(),
             staged: tip,
             snapshot,
@@ -198,10 +123,13 @@ impl Node {
     /// Something happened; call `poll` until `None` afterwards.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
-            Input::PeerReady(peer, info) => {
+            Input::PeerReady(peer, info, role) => {
                 self.headers.handle_peer_ready(now, peer, &info);
                 self.blocks.handle_peer_ready(peer, &info);
-                self.broadcasts.peer_ready(peer, &info);
+                self.relay.handle_peer_ready(now, peer, &info, role);
+                if matches!(role, Role::Trusted { .. }) {
+                    self.trusted.insert(peer);
+                }
                 self.peers.insert(peer, info.clone());
                 self.notice(Notice::PeerReady(peer, info));
             }
@@ -209,7 +137,9 @@ impl Node {
                 if self.peers.remove(&peer).is_some() {
                     self.headers.handle_peer_gone(now, peer);
                     self.blocks.handle_peer_gone(now, peer, self.headers.tree());
-                    self.broadcasts.peer_gone(peer);
+                    self.relay.handle_peer_gone(now, peer);
+                    self.trusted.remove(&peer);
+                    self.fee_filters.remove(&peer);
                     self.notice(Notice::PeerGone(peer, reason));
                 }
             }
@@ -238,12 +168,11 @@ impl Node {
                     self.outputs.push_back(Output::Chain(Command::Commit));
                 }
             }
-            Input::Chain(Event::Committed(commit)) => self.committed(commit),
+            Input::Chain(Event::Committed(commit, fees)) => self.committed(commit, fees),
             Input::Chain(Event::Restored(restored)) => self.restored(now, restored),
-            Input::Submit { id, what } => {
-                let outcome = self.broadcasts.submit(what);
-                self.outputs.push_back(Output::Submitted { id, outcome });
-            }
+            Input::Mempool(event) => self.mempool_event(now, event),
+            Input::BroadcastKept(wtxid) => self.relay.handle_kept(now, wtxid),
+            Input::Submit { id, what } => self.submit(id, what),
         }
         self.route(now);
     }
@@ -252,11 +181,12 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Now) {
         self.headers.handle_timeout(now);
         self.blocks.handle_timeout(now, self.headers.tree());
+        self.relay.handle_timeout(now);
         if self.next_progress <= now.instant {
             self.next_progress = now.instant + PROGRESS_EVERY;
             self.meter.sample(now, self.staged.height);
             if !self.synced {
-                self.publish(Touched::default());
+                self.publish();
             }
             self.look_for_damage(now);
             self.watch(now);
@@ -266,7 +196,7 @@ impl Node {
 
     /// When `handle_timeout` is next due.
     pub fn next_timeout(&self) -> Instant {
-        [self.headers.next_timeout(), self.blocks.next_timeout()]
+        [self.headers.next_timeout(), self.blocks.next_timeout(), self.relay.next_timeout()]
             .into_iter()
             .flatten()
             .fold(self.next_progress, std::cmp::min)
@@ -293,7 +223,11 @@ impl Node {
         }
         match message {
             Message::Headers(headers) => self.headers.handle_headers(now, peer, headers),
-            Message::Inv(inventory) => self.headers.handle_inv(now, peer, &inventory),
+            Message::Inv(inventory) => {
+                self.headers.handle_inv(now, peer, &inventory);
+                self.relay.handle_inv(now, peer, &inventory);
+            }
+            Message::Tx(raw) => self.relay.handle_tx(now, peer, &raw),
             Message::Block(block) => {
                 self.meter.received(block.bytes.len());
                 self.blocks.handle_block(now, peer, block, self.headers.tree());
@@ -302,8 +236,11 @@ impl Node {
                 for hash in inventory.iter().filter_map(crate::peer::Inventory::block) {
                     self.blocks.handle_not_found(now, peer, hash, self.headers.tree());
                 }
+                self.relay.handle_not_found(now, peer, &inventory);
             }
-            Message::FeeFilter(sat_per_kvb) => self.broadcasts.fee_filter(peer, sat_per_kvb),
+            Message::FeeFilter(sat_per_kvb) => self.fee_filter(peer, FeeRate(sat_per_kvb)),
+            Message::GetData(wanted) => self.relay.handle_get_data(now, peer, &wanted),
+            Message::Pong(nonce) => self.relay.handle_pong(now, peer, nonce),
             // What the session has dealt with, and what only a mempool understands.
             Message::Version(_)
             | Message::Verack
@@ -312,10 +249,10 @@ impl Node {
             | Message::SendHeaders
             | Message::SendCmpct { .. }
             | Message::Ping(_)
-            | Message::Pong(_)
             | Message::GetHeaders { .. }
-            | Message::GetData(_)
-            | Message::Tx(_)
+            | Message::CompactBlock(_)
+            | Message::GetBlockTxn { .. }
+            | Message::BlockTxn { .. }
             | Message::GetAddr
             | Message::Mempool
             | Message::Unknown(_) => {}
@@ -329,8 +266,8 @@ impl Node {
                 self.take_from_headers(now, output);
             } else if let Some(output) = self.blocks.poll() {
                 self.take_from_blocks(now, output);
-            } else if let Some((peer, message)) = self.broadcasts.poll() {
-                self.outputs.push_back(Output::Send(peer, message));
+            } else if let Some(output) = self.relay.poll() {
+                self.take_from_relay(output);
             } else {
                 break;
             }
@@ -339,7 +276,7 @@ impl Node {
             self.told_complete = true;
             self.outputs.push_back(Output::Chain(Command::HeadersComplete));
         }
-        self.maybe_synced();
+        self.maybe_synced(now);
     }
 
     fn take_from_headers(&mut self, now: Now, output: headers::Output) {
@@ -360,6 +297,7 @@ impl Node {
                 if let Some(tip) = self.headers.peer_tip(peer) {
                     self.blocks.handle_peer_tip(now, peer, tip, tree);
                 }
+                self.note_whether_behind(peer);
             }
             headers::Output::Drop { peer, why } => self.outputs.push_back(Output::Drop(peer, why)),
             headers::Output::Warn { peer, what } => self.notice(Notice::Peer(peer, what.to_string())),
@@ -413,7 +351,7 @@ impl Node {
         self.blocks.handle_restored(now, restored.tip, restored.stored, self.headers.tree());
     }
 
-    fn committed(&mut self, commit: chainstore::Commit) {
+    fn committed(&mut self, commit: chainstore::Commit, fees: Vec<BlockFees>) {
         let (from, to) = (tip_of(&self.snapshot), tip_of(&commit.snapshot));
         let kept = commit.snapshot.header(from.height).ok().flatten();
         let extends = from.height <= to.height && kept.is_some_and(|header| header.block_hash() == from.hash);
@@ -421,7 +359,11 @@ impl Node {
         if self.synced && from != to {
             self.notice(if extends { Notice::TipChanged(to) } else { Notice::Reorg { from, to } });
         }
-        self.publish(commit.into());
+        self.unpublished.merge(&commit.into());
+        // Wallets see it with the mempool that stands on it.
+        self.keep(keeper::Command::Chain(self.snapshot.clone(), fees));
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.note_whether_behind(peer));
     }
 
     /// Whether wallets should see what is connected, and a power cut not cost it: nothing more is coming at once.
@@ -435,7 +377,7 @@ impl Node {
     ///
     /// A header chain that no connected peer follows any more does not keep wallets waiting: its blocks may never
     /// be had.
-    fn maybe_synced(&mut self) {
+    fn maybe_synced(&mut self, now: Now) {
         if self.synced || self.peers.is_empty() || !self.headers.is_caught_up() {
             return;
         }
@@ -445,22 +387,29 @@ impl Node {
         if self.staged == tip && tips.all(|peer_tip| peer_tip.work <= work) {
             self.synced = true;
             self.notice(Notice::Synced(tip));
-            self.publish(Touched::default());
+            self.relay.set_synced(now, true);
+            self.keep(keeper::Command::Start);
+            self.publish();
         }
     }
 
-    fn publish(&mut self, touched: Touched) {
+    /// Shows wallets the chain with the mempool on it; nothing, while the mempool stands on another tip.
+    fn publish(&mut self) {
+        if self.mempool.as_ref().is_none_or(|news| news.tip != tip_of(&self.snapshot)) {
+            return;
+        }
         let progress = self.progress();
         let sync = if self.synced {
             SyncState::Synced
         } else {
             SyncState::Syncing { percent: progress.percent().min(99), left: progress.eta }
         };
-        self.unpublished.merge(&touched);
+        let Some(news) = &self.mempool else { return };
         match View::new(self.snapshot.clone(), sync) {
             Ok(view) => {
+                let view = Arc::new(view.with_mempool(news.mempool.clone(), news.fees.clone()));
                 let touched = Arc::new(std::mem::take(&mut self.unpublished));
-                self.outputs.push_back(Output::Publish(Publication { view: Arc::new(view), touched }));
+                self.outputs.push_back(Output::Publish(Publication { view, touched }));
             }
             // A deep reorg came meanwhile: what this one touched is told with that.
             Err(error) if error.is_outdated() => {}

@@ -12,6 +12,9 @@ use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 /// Largest count or length that means anything (Core: MAX_SIZE, 32 MiB).
 const MAX_SIZE: u64 = 0x0200_0000;
 
+/// Stands after the 0 where the count of inputs would, in a transaction with witnesses (BIP144).
+const WITNESS_FLAG: u8 = 1;
+
 /// Why a payload cannot be read.
 pub(super) type Malformed = &'static str;
 
@@ -89,6 +92,47 @@ impl<'a> Reader<'a> {
 
     pub(super) fn block_hash(&mut self) -> Result<BlockHash, Malformed> {
         Ok(BlockHash::from_raw_hash(self.hash()?))
+    }
+
+    /// The bytes of one transaction, of which only the counts and lengths are looked at.
+    pub(super) fn transaction(&mut self) -> Result<&'a [u8], Malformed> {
+        let start = self.rest;
+        self.slice(4)?;
+        let mut inputs = self.compact_size()?;
+        let has_witnesses = inputs == 0;
+        if has_witnesses {
+            if self.u8()? != WITNESS_FLAG {
+                return Err("transaction without inputs");
+            }
+            inputs = self.compact_size()?;
+        }
+        if inputs == 0 {
+            return Err("transaction without inputs");
+        }
+        for _ in 0..inputs {
+            self.slice(36)?;
+            self.string()?;
+            self.slice(4)?;
+        }
+        for _ in 0..self.compact_size()? {
+            self.slice(8)?;
+            self.string()?;
+        }
+        if has_witnesses {
+            for _ in 0..inputs {
+                for _ in 0..self.compact_size()? {
+                    self.string()?;
+                }
+            }
+        }
+        self.slice(4)?;
+        start.get(..start.len() - self.rest.len()).ok_or("ends too early")
+    }
+
+    /// Bytes behind their length.
+    fn string(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = self.compact_size()?;
+        self.slice(len)
     }
 
     pub(super) fn header(&mut self) -> Result<Header, Malformed> {

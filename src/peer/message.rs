@@ -12,6 +12,7 @@ use bitcoin::p2p::ServiceFlags;
 use bytes::Bytes;
 
 use super::codec::{Malformed, Reader, put_compact_size, put_header};
+use super::compact;
 use super::types::{Inventory, InventoryKind, Message, Misbehavior, Version, WireBlock};
 use super::wire::{Command, Frame, HEADERS_ENTRY_LEN, INVENTORY_LEN, MAX_HEADERS, MAX_INVENTORY, frame};
 
@@ -26,6 +27,7 @@ const BLOCK_HEADER_LEN: usize = 80;
 
 const MSG_TX: u32 = 1;
 const MSG_BLOCK: u32 = 2;
+const MSG_CMPCT_BLOCK: u32 = 4;
 const MSG_WTX: u32 = 5;
 /// BIP144: with witness.
 const MSG_WITNESS_FLAG: u32 = 1 << 30;
@@ -49,8 +51,8 @@ pub enum DecodeError {
     Forbidden(Misbehavior),
 }
 
-/// What a payload may be, before its command is named.
-enum Fault {
+/// What is wrong with a payload, before its command is named.
+pub(super) enum Fault {
     Malformed(&'static str),
     Forbidden(String),
 }
@@ -109,6 +111,9 @@ fn decode_payload(frame: &Frame, name: &str, payload: &Bytes) -> Result<Message,
             Message::Block(WireBlock { bytes: payload.clone(), checksum: Some(frame.checksum) })
         }
         Command::TX => Message::Tx(payload.clone()),
+        Command::CMPCT_BLOCK => Message::CompactBlock(compact::read_block(&mut reader, payload)?),
+        Command::GET_BLOCK_TXN => compact::read_request(&mut reader)?,
+        Command::BLOCK_TXN => compact::read_transactions(&mut reader, payload)?,
         _ => Message::Unknown(name.to_owned()),
     })
 }
@@ -173,7 +178,12 @@ fn read_inventory(name: &str, reader: &mut Reader) -> Result<Vec<Inventory>, Fau
 }
 
 /// How many entries follow; `entry_len` is what one takes at least, so that the bytes of all are there.
-fn read_count(name: &str, limit: usize, entry_len: usize, reader: &mut Reader) -> Result<usize, Fault> {
+pub(super) fn read_count(
+    name: &str,
+    limit: usize,
+    entry_len: usize,
+    reader: &mut Reader,
+) -> Result<usize, Fault> {
     let count = reader.compact_size()?;
     if count > limit {
         return Err(Fault::Forbidden(format!("{name} with {count} entries, over the limit of {limit}")));
@@ -214,6 +224,9 @@ fn command_of(message: &Message) -> Command {
         Message::NotFound(_) => Command::NOT_FOUND,
         Message::Block(_) => Command::BLOCK,
         Message::Tx(_) => Command::TX,
+        Message::CompactBlock(_) => Command::CMPCT_BLOCK,
+        Message::GetBlockTxn { .. } => Command::GET_BLOCK_TXN,
+        Message::BlockTxn { .. } => Command::BLOCK_TXN,
         Message::GetAddr => Command::GET_ADDR,
         Message::Mempool => Command::MEMPOOL,
         Message::Unknown(name) => Command::new(name),
@@ -260,6 +273,9 @@ fn write_payload(out: &mut Vec<u8>, message: &Message) {
         }
         Message::Block(block) => out.extend_from_slice(&block.bytes),
         Message::Tx(bytes) => out.extend_from_slice(bytes),
+        Message::CompactBlock(block) => compact::write_block(out, block),
+        Message::GetBlockTxn { block, positions } => compact::write_request(out, block, positions),
+        Message::BlockTxn { block, transactions } => compact::write_transactions(out, block, transactions),
     }
 }
 
@@ -282,6 +298,7 @@ fn kind_of(number: u32) -> InventoryKind {
     match number {
         MSG_TX => InventoryKind::Tx,
         MSG_BLOCK => InventoryKind::Block,
+        MSG_CMPCT_BLOCK => InventoryKind::CompactBlock,
         MSG_WTX => InventoryKind::WtxidTx,
         MSG_WITNESS_TX => InventoryKind::WitnessTx,
         MSG_WITNESS_BLOCK => InventoryKind::WitnessBlock,
@@ -293,6 +310,7 @@ fn number_of(kind: InventoryKind) -> u32 {
     match kind {
         InventoryKind::Tx => MSG_TX,
         InventoryKind::Block => MSG_BLOCK,
+        InventoryKind::CompactBlock => MSG_CMPCT_BLOCK,
         InventoryKind::WtxidTx => MSG_WTX,
         InventoryKind::WitnessTx => MSG_WITNESS_TX,
         InventoryKind::WitnessBlock => MSG_WITNESS_BLOCK,

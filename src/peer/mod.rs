@@ -11,6 +11,8 @@ mod wire;
 
 mod codec;
 
+mod compact;
+
 mod message;
 
 mod liveness;
@@ -23,6 +25,7 @@ pub use backoff::Backoff;
 pub use message::{DecodeError, PROTOCOL_VERSION, decode, encode, name_of};
 pub use session::{Local, Output, Session, USER_AGENT};
 pub use types::{
-    CloseReason, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version, WireBlock,
+    CloseReason, CompactBlock, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version,
+    WireBlock,
 };
 pub use wire::{Command, Frame, FrameDecoder, FrameError, HEADER_LEN, MAX_PAYLOAD_LEN, Pending};

@@ -305,9 +305,12 @@ impl Session {
             | Message::Headers(_)
             | Message::Block(_)
             | Message::Tx(_)
+            | Message::CompactBlock(_)
+            | Message::BlockTxn { .. }
             | Message::SendHeaders => self.outputs.push_back(Output::Message(message)),
             // We send no compact blocks, give no addresses away, and tell nobody all that our mempool holds.
-            Message::SendCmpct { .. } | Message::GetAddr | Message::Mempool => {}
+            Message::SendCmpct { .. } | Message::GetBlockTxn { .. } | Message::GetAddr | Message::Mempool => {
+            }
             // Said a second time.
             Message::Version(_) | Message::Verack => {}
             Message::Unknown(_) => {}

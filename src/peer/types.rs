@@ -59,6 +59,8 @@ pub enum InventoryKind {
     WitnessTx,
     /// A block with witnesses (BIP144).
     WitnessBlock,
+    /// A block as BIP152 writes it (MSG_CMPCT_BLOCK, 4).
+    CompactBlock,
     /// Anything else: kept so that it can be skipped, never acted upon.
     Other(u32),
 }
@@ -75,6 +77,11 @@ impl Inventory {
     /// Asks for a block with its witnesses.
     pub fn witness_block(hash: BlockHash) -> Self {
         Self { kind: InventoryKind::WitnessBlock, hash: hash.to_raw_hash() }
+    }
+
+    /// Asks for a block as BIP152 writes it.
+    pub fn compact_block(hash: BlockHash) -> Self {
+        Self { kind: InventoryKind::CompactBlock, hash: hash.to_raw_hash() }
     }
 
     /// Announces a transaction by wtxid.
@@ -111,7 +118,9 @@ impl Inventory {
     /// The block that this entry names, if it names one.
     pub fn block(&self) -> Option<BlockHash> {
         match self.kind {
-            InventoryKind::Block | InventoryKind::WitnessBlock => Some(BlockHash::from_raw_hash(self.hash)),
+            InventoryKind::Block | InventoryKind::WitnessBlock | InventoryKind::CompactBlock => {
+                Some(BlockHash::from_raw_hash(self.hash))
+            }
             InventoryKind::Tx
             | InventoryKind::WtxidTx
             | InventoryKind::WitnessTx
@@ -163,11 +172,42 @@ pub enum Message {
     Block(WireBlock),
     /// A serialized transaction, undecoded.
     Tx(Bytes),
+    /// BIP152.
+    CompactBlock(CompactBlock),
+    /// BIP152: asks for transactions of a block by their positions, which rise.
+    GetBlockTxn {
+        block: BlockHash,
+        positions: Vec<u16>,
+    },
+    /// BIP152: the transactions that were asked for, serialized.
+    BlockTxn {
+        block: BlockHash,
+        transactions: Vec<Bytes>,
+    },
     GetAddr,
     /// BIP35: announce all that your mempool holds.
     Mempool,
     /// A command that is known or unknown but means nothing to us; its payload is dropped.
     Unknown(String),
+}
+
+/// A block without the transactions that its receiver is likely to have (BIP152, version 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompactBlock {
+    pub header: Header,
+    /// Salts the short ids, together with the header.
+    pub nonce: u64,
+    /// The low 48 bits of the keyed hash of each wtxid that is not prefilled, in block order.
+    pub short_ids: Vec<u64>,
+    /// Positions in the block, which rise, and the serialized transactions there.
+    pub prefilled: Vec<(u16, Bytes)>,
+}
+
+impl CompactBlock {
+    /// How many transactions the block has.
+    pub fn count(&self) -> usize {
+        self.short_ids.len() + self.prefilled.len()
+    }
 }
 
 /// The payload of a `block` with the checksum that its frame announced. The two are compared only where the block

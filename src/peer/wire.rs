@@ -34,6 +34,8 @@ pub const INVENTORY_LEN: usize = 4 + 32;
 pub const MAX_HEADERS: usize = 2_000;
 /// Bytes of one such entry: a header and a transaction count, which is zero.
 pub const HEADERS_ENTRY_LEN: usize = 80 + 1;
+/// Transactions of a block that have a position of 16 bits (BIP152).
+pub const MAX_POSITIONS: usize = 65_536;
 /// Bytes that a compact size below 65,536 may take.
 const COUNT_LEN: usize = 3;
 
@@ -45,8 +47,11 @@ impl Command {
     pub const ADDR: Self = Self::new("addr");
     pub const ADDR_V2: Self = Self::new("addrv2");
     pub const BLOCK: Self = Self::new("block");
+    pub const BLOCK_TXN: Self = Self::new("blocktxn");
+    pub const CMPCT_BLOCK: Self = Self::new("cmpctblock");
     pub const FEE_FILTER: Self = Self::new("feefilter");
     pub const GET_ADDR: Self = Self::new("getaddr");
+    pub const GET_BLOCK_TXN: Self = Self::new("getblocktxn");
     pub const GET_DATA: Self = Self::new("getdata");
     pub const GET_HEADERS: Self = Self::new("getheaders");
     pub const HEADERS: Self = Self::new("headers");
@@ -102,7 +107,9 @@ impl Command {
             Self::HEADERS => (COUNT_LEN + MAX_HEADERS * HEADERS_ENTRY_LEN, Payload::Kept),
             // A locator of 101 hashes takes 3,269 bytes; a little more room lets `message` name the fault.
             Self::GET_HEADERS => (4096, Payload::Kept),
-            Self::TX | Self::BLOCK => (MAX_PAYLOAD_LEN, Payload::Kept),
+            // A block hash, and positions of which none is over 65,535.
+            Self::GET_BLOCK_TXN => (32 + 5 + MAX_POSITIONS * COUNT_LEN, Payload::Kept),
+            Self::TX | Self::BLOCK | Self::CMPCT_BLOCK | Self::BLOCK_TXN => (MAX_PAYLOAD_LEN, Payload::Kept),
             // A thousand addresses; 550 kB hold the longest that BIP155 allows.
             Self::ADDR => (COUNT_LEN + 1000 * 30, Payload::Skipped),
             Self::ADDR_V2 => (550_000, Payload::Skipped),

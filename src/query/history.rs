@@ -1,7 +1,7 @@
-//! What a wallet asks of a script: history, balance, unspent outputs.
+//! What a wallet asks of a script, the chain's part of it: history, balance, unspent outputs.
 
 use bitcoin::hashes::Hash as _;
-use bitcoin::{Amount, Txid};
+use bitcoin::{Amount, OutPoint, Txid};
 use chainstore::{HistoryEntry, ScriptHash, Unspent};
 
 use super::{Error, TooLong, View};
@@ -40,9 +40,16 @@ impl View {
         Ok(self.snapshot.balance(script)?)
     }
 
-    /// The script's unspent outputs in chain order.
+    /// The script's confirmed outputs in chain order that nothing spends, confirmed or not.
     pub fn unspent(&self, script: &ScriptHash) -> Result<Vec<Unspent>, Error> {
-        Ok(self.snapshot.unspent(script)?)
+        let mut unspent = self.snapshot.unspent(script)?;
+        if self.unconfirmed_count(script) > 0 {
+            unspent.retain(|output| {
+                let outpoint = OutPoint::new(output.txid, output.vout);
+                self.mempool.spender(&outpoint).is_none()
+            });
+        }
+        Ok(unspent)
     }
 }
 

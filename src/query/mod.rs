@@ -1,16 +1,17 @@
 //! ASK: the chain as one read-only answer at one tip.
 //!
 //! In the order of a question: `view` is what sessions hold (a snapshot of the store and how far the sync has
-//! come), `history` and `status` answer for a script, `transaction` for a transaction and the proof of its place in a
+//! come), `history`, `unconfirmed` and `status` answer for a script, `transaction` for a transaction and the proof of its place in a
 //! block, `outpoint` for an output, `touched` says what a new view changed.
-//! Every answer is taken from the one snapshot of its view, so two answers of a view never contradict each other.
-//! Unconfirmed transactions join here, as a second part of the view, once there is a mempool.
+//! Every answer is taken from the one snapshot of its view and the mempool on top of it, so two answers of a view
+//! never contradict each other.
 
 mod history;
 mod outpoint;
 mod status;
 mod touched;
 mod transaction;
+mod unconfirmed;
 mod view;
 
 #[cfg(test)]
@@ -19,10 +20,11 @@ pub(crate) mod testing;
 use chainstore::Height;
 
 pub use history::push_txid;
-pub use outpoint::{OutpointAnswer, OutpointStatus};
+pub use outpoint::{OutpointAnswer, OutpointStatus, Whereabouts};
 pub use status::{Known, Status, TooLong, status_of};
 pub use touched::Touched;
-pub use transaction::MerkleProof;
+pub use transaction::{FoundTx, MerkleProof};
+pub use unconfirmed::{MempoolHeight, UnconfirmedEntry, UnconfirmedOutput};
 pub use view::{SyncState, TipHeader, View};
 
 /// Why a question has no answer: the store failed. What is not in the chain is no error.

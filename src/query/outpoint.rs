@@ -3,7 +3,24 @@
 use bitcoin::{OutPoint, Transaction, Txid};
 use chainstore::{Height, ScriptHash, ScriptKey};
 
-use super::{Error, View};
+use super::{Error, MempoolHeight, View};
+
+/// Where a transaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    Block(Height),
+    Mempool(MempoolHeight),
+}
+
+impl Whereabouts {
+    /// As the protocol writes it: a height, 0, or -1.
+    pub fn number(self) -> i64 {
+        match self {
+            Self::Block(height) => i64::from(height.0),
+            Self::Mempool(height) => height.number(),
+        }
+    }
+}
 
 /// What became of an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,12 +29,12 @@ pub enum OutpointStatus {
     #[default]
     Missing,
     Unspent {
-        funder: Height,
+        funder: Whereabouts,
     },
     Spent {
-        funder: Height,
+        funder: Whereabouts,
         spender: Txid,
-        at: Height,
+        at: Whereabouts,
     },
 }
 
@@ -32,15 +49,16 @@ pub struct OutpointAnswer {
 }
 
 impl View {
-    /// Where an output is and who spends it; of two transactions with one txid (BIP30) the later counts.
+    /// Where an output is and who spends it; of two transactions with one txid (BIP30) the later counts. A confirmed
+    /// spender hides the mempool.
     pub fn outpoint(&self, outpoint: &OutPoint) -> Result<OutpointAnswer, Error> {
         if let Some(coin) = self.snapshot.coin(outpoint)? {
-            let status = OutpointStatus::Unspent { funder: coin.height };
+            let status = self.unless_spent_in_mempool(outpoint, Whereabouts::Block(coin.height));
             return Ok(OutpointAnswer { status, script: Some(coin.script_key), read: 0 });
         }
         // The genesis coinbase has no number, so it is not found here.
         let Some(location) = self.snapshot.tx_location(&outpoint.txid)? else {
-            return Ok(OutpointAnswer::default());
+            return Ok(self.unconfirmed_outpoint(outpoint));
         };
         let raw = self.snapshot.raw_tx(&outpoint.txid)?;
         let transaction: Option<Transaction> =
@@ -52,14 +70,36 @@ impl View {
         let Some(output) = output else { return Ok(OutpointAnswer { read: 1, ..Default::default() }) };
         let script = ScriptHash::of(&output.script_pubkey).key();
         let spender = self.snapshot.spender(outpoint, &script, location.tx_num)?;
+        let funder = Whereabouts::Block(location.height);
         let status = match spender.entry {
             Some(entry) => {
-                OutpointStatus::Spent { funder: location.height, spender: entry.txid, at: entry.height }
+                OutpointStatus::Spent { funder, spender: entry.txid, at: Whereabouts::Block(entry.height) }
             }
             // Nobody can spend it (OP_RETURN).
-            None => OutpointStatus::Unspent { funder: location.height },
+            None => OutpointStatus::Unspent { funder },
         };
         Ok(OutpointAnswer { status, script: Some(script), read: 1 + spender.read })
+    }
+
+    fn unconfirmed_outpoint(&self, outpoint: &OutPoint) -> OutpointAnswer {
+        let Some(entry) = self.mempool.entry(&outpoint.txid) else { return OutpointAnswer::default() };
+        let Some(output) = entry.outputs.get(outpoint.vout as usize) else {
+            return OutpointAnswer::default();
+        };
+        let funder = Whereabouts::Mempool(self.mempool_height(entry));
+        let status = self.unless_spent_in_mempool(outpoint, funder);
+        OutpointAnswer { status, script: Some(output.script), read: 0 }
+    }
+
+    fn unless_spent_in_mempool(&self, outpoint: &OutPoint, funder: Whereabouts) -> OutpointStatus {
+        match self.mempool.spender(outpoint) {
+            None => OutpointStatus::Unspent { funder },
+            Some(entry) => OutpointStatus::Spent {
+                funder,
+                spender: entry.txid,
+                at: Whereabouts::Mempool(self.mempool_height(entry)),
+            },
+        }
     }
 }
 
@@ -84,13 +124,13 @@ mod tests {
         let coin = OutPoint::new(COINBASE_9.parse().unwrap(), 0);
         assert_eq!(status(&mut chain, coin), OutpointStatus::Missing);
         chain.mine();
-        let unspent = OutpointStatus::Unspent { funder: Height(9) };
+        let unspent = OutpointStatus::Unspent { funder: Whereabouts::Block(Height(9)) };
         assert_eq!(status(&mut chain, coin), unspent);
         (10..=170).for_each(|_| chain.mine());
         let spent = OutpointStatus::Spent {
-            funder: Height(9),
+            funder: Whereabouts::Block(Height(9)),
             spender: FIRST_PAYMENT.parse().unwrap(),
-            at: Height(170),
+            at: Whereabouts::Block(Height(170)),
         };
         assert_eq!(status(&mut chain, coin), spent);
         chain.undo();
@@ -121,7 +161,7 @@ mod tests {
         );
         let spender = next.compute_txid();
         chain.forge(ScriptBuf::new(), &[payment, next]);
-        let funder = Height(10);
+        let funder = Whereabouts::Block(Height(10));
         assert_eq!(status(&mut chain, OutPoint::new(txid, 0)), OutpointStatus::Unspent { funder });
         // Spent in its own block: no coin of it is left anywhere.
         let spent = OutpointStatus::Spent { funder, spender, at: funder };

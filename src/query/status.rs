@@ -11,12 +11,12 @@ use bitcoin::{BlockHash, Txid};
 use chainstore::{ScriptHash, TxNum};
 
 use super::history::push_txid;
-use super::{Error, View};
+use super::{Error, UnconfirmedEntry, View};
 
 /// Digest of a script's history: two of them are equal when the histories are.
 pub type Status = sha256::Hash;
 
-/// A history as far as it was hashed.
+/// The confirmed part of a history as far as it was hashed.
 #[derive(Clone)]
 pub struct Known {
     /// The tip at which it was taken.
@@ -35,9 +35,16 @@ impl fmt::Debug for Known {
 }
 
 impl Known {
-    /// The status at that time; `None` for an empty history.
-    pub fn status(&self) -> Option<Status> {
-        (self.entries > 0).then(|| Status::from_engine(self.engine.clone()))
+    /// The status at that time with `unconfirmed` after it; `None` where both are empty.
+    pub fn status(&self, unconfirmed: &[UnconfirmedEntry]) -> Option<Status> {
+        if self.entries == 0 && unconfirmed.is_empty() {
+            return None;
+        }
+        let (mut engine, mut text) = (self.engine.clone(), String::new());
+        for entry in unconfirmed {
+            push_entry(&mut text, &mut engine, &entry.txid, entry.height.number());
+        }
+        Some(Status::from_engine(engine))
     }
 
     /// Entries of the history.
@@ -51,7 +58,7 @@ impl Known {
 pub struct TooLong;
 
 impl View {
-    /// The script's history as this view has it, beginning with what was known of it.
+    /// The confirmed part of the script's history, beginning with what was known of it.
     ///
     /// Refused where it has more than `limit` entries.
     pub fn known(
@@ -195,12 +202,12 @@ mod tests {
             let fresh = view.known(&hash, None, 1_000).unwrap().unwrap();
             let history = view.history(&hash).unwrap();
             let expected = status_of(history.iter().map(|entry| (entry.txid, i64::from(entry.height.0))));
-            assert_eq!(fresh.status(), expected, "step {step}");
+            assert_eq!(fresh.status(&[]), expected, "step {step}");
             let gone_on = view.known(&hash, known.take(), 1_000).unwrap().unwrap();
-            assert_eq!(gone_on.status(), expected, "step {step}, gone on");
+            assert_eq!(gone_on.status(&[]), expected, "step {step}, gone on");
             assert_eq!(gone_on.entries(), history.len());
             assert_eq!(
-                view.known(&hash, Some(gone_on.clone()), history.len()).unwrap().unwrap().status(),
+                view.known(&hash, Some(gone_on.clone()), history.len()).unwrap().unwrap().status(&[]),
                 expected
             );
             if !history.is_empty() {

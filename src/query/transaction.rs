@@ -2,6 +2,7 @@
 
 use bitcoin::hashes::sha256d;
 use bitcoin::{OutPoint, Txid};
+use bytes::Bytes;
 use chainstore::{Coin, Height, RawTx};
 
 use super::{Error, View};
@@ -15,10 +16,22 @@ pub struct MerkleProof {
     pub branch: Vec<sha256d::Hash>,
 }
 
+/// A transaction, witness included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundTx {
+    pub bytes: Bytes,
+    /// Of its block; `None` in the mempool.
+    pub height: Option<Height>,
+}
+
 impl View {
-    /// A transaction of the chain; of two with one txid (BIP30) the later.
-    pub fn transaction(&self, txid: &Txid) -> Result<Option<RawTx>, Error> {
-        Ok(self.snapshot.raw_tx(txid)?)
+    /// A transaction of the mempool or of the chain; of two with one txid (BIP30) the later.
+    pub fn transaction(&self, txid: &Txid) -> Result<Option<FoundTx>, Error> {
+        if let Some(entry) = self.mempool.entry(txid) {
+            return Ok(Some(FoundTx { bytes: entry.raw.clone(), height: None }));
+        }
+        let found = self.snapshot.raw_tx(txid)?;
+        Ok(found.map(|RawTx { bytes, height }| FoundTx { bytes: bytes.into(), height: Some(height) }))
     }
 
     /// Whether the chain holds a transaction; the genesis coinbase does not count.

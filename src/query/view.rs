@@ -1,4 +1,4 @@
-//! The chain at one tip, as sessions hold it, and its headers.
+//! The chain at one tip with the mempool on top of it, as sessions hold them, and its headers.
 //!
 //! While blocks are still being fetched the headers run on to the best validated header; once synced they end at
 //! the connected tip, whatever headers are known beyond it. Never mixes two snapshots.
@@ -11,6 +11,7 @@ use bitcoin::block::Header;
 use chainstore::{HeaderProof, Height, Snapshot};
 
 use super::Error;
+use crate::mempool::{FeeBoard, MempoolView};
 
 /// Bytes of a serialized header.
 const HEADER_BYTES: usize = 80;
@@ -36,11 +37,15 @@ pub struct TipHeader {
 #[derive(Clone, Debug)]
 pub struct View {
     pub(super) snapshot: Arc<Snapshot>,
+    /// Made on the snapshot's tip.
+    pub(super) mempool: MempoolView,
+    fees: Arc<FeeBoard>,
     sync: SyncState,
     tip: Option<TipHeader>,
 }
 
 impl View {
+    /// A view without a mempool.
     pub fn new(snapshot: Arc<Snapshot>, sync: SyncState) -> Result<Self, Error> {
         let height = match sync {
             SyncState::Syncing { .. } => snapshot.header_count().checked_sub(1).map(Height),
@@ -51,7 +56,22 @@ impl View {
             None => None,
         };
         let tip = header.map(|(height, header)| TipHeader { height, hash: header.block_hash(), header });
-        Ok(Self { snapshot, sync, tip })
+        Ok(Self { snapshot, mempool: MempoolView::default(), fees: Arc::default(), sync, tip })
+    }
+
+    /// The same view with a mempool, which must have been made on its tip, and what is to be said of fees.
+    pub fn with_mempool(self, mempool: MempoolView, fees: Arc<FeeBoard>) -> Self {
+        Self { mempool, fees, ..self }
+    }
+
+    /// What is said of fees.
+    pub fn fees(&self) -> &FeeBoard {
+        &self.fees
+    }
+
+    /// All unconfirmed transactions.
+    pub fn mempool(&self) -> &MempoolView {
+        &self.mempool
     }
 
     pub fn sync(&self) -> SyncState {

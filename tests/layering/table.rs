@@ -98,7 +98,7 @@ pub const LAYERS: &[Layer] = &[
     ),
     Layer {
         name: "config",
-        ours: &["validate", "electrum"],
+        ours: &["validate", "mempool", "electrum"],
         store: Store::Types,
         others: &["clap", "serde", "toml", "anyhow", "thiserror", "tracing", "regex"],
         purity: Purity::World,

@@ -31,7 +31,6 @@ use support::naive::satoshi;
 use support::node::{Node, text};
 
 /// What brings Knots near to Core; what it cannot be brought to is in its preset.
-const KNOTS_OPTIONS: &[&str] = &["-corepolicy=1"];
 /// Reasons of Core that the cases do not meet there, as the same transactions break another rule first.
 const HIDDEN_BY_KNOTS: &[&str] = &["bad-txns-too-many-sigops"];
 /// Transactions that each seed makes.
@@ -57,7 +56,7 @@ struct Paid {
 fn node(of_core: &[&str]) -> Option<(Node, Policy)> {
     let program = support::node::bitcoind()?;
     let (options, policy) = if support::node::is_knots(&program) {
-        (KNOTS_OPTIONS, Policy::knots())
+        (support::node::KNOTS_OPTIONS, Policy::knots())
     } else {
         (of_core, Policy::core())
     };

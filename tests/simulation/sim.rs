@@ -11,9 +11,12 @@ use bitcoin::p2p::ServiceFlags;
 use bitcoin::{BlockHash, Network, Work};
 use chainstore::{Height, Options, ScriptHash, Store};
 use peerdex::blocks::{ChainEvent, check_received};
+use peerdex::mempool::Policy;
 use peerdex::node::chain::{Chain, Command, Event};
+use peerdex::node::keeper::Keeper;
 use peerdex::node::{Input, Node, Output};
 use peerdex::peer::{CloseReason, Message, PeerId, PeerInfo, WireBlock};
+use peerdex::relay::Role;
 use peerdex::scripts::InTurn;
 use peerdex::time::{Instant, Now};
 use peerdex::validate::Params;
@@ -67,6 +70,7 @@ pub struct Simulation {
     next_id: u64,
     now: Now,
     node: Node,
+    keeper: Keeper,
     chain: Chain,
     commands: VecDeque<Command>,
     params: Arc<Params>,
@@ -107,7 +111,9 @@ impl Simulation {
             Chain::new(Store::open(folder.path(), options).unwrap(), params.clone(), Box::new(InTurn))
                 .unwrap();
         let now = Now { instant: Instant::default(), unix: START + 1_000_000 };
-        let node = Node::restore(now, &chain, params.min_chain_work, 1 << 20, rng.u64(..)).unwrap();
+        let policy = Policy::core();
+        let node = Node::restore(now, &chain, params.min_chain_work, 1 << 20, &policy, rng.u64(..)).unwrap();
+        let keeper = Keeper::new(now, policy, chain.snapshot(), true);
         let peers = CHARACTERS
             .into_iter()
             .map(|character| Peer {
@@ -128,6 +134,7 @@ impl Simulation {
             next_id: 0,
             now,
             node,
+            keeper,
             chain,
             commands: VecDeque::new(),
             params,
@@ -349,7 +356,16 @@ impl Simulation {
                     self.node.handle(self.now, Input::Checked { hash, result });
                 }
                 Output::Chain(command) => self.commands.push_back(command),
-                Output::Publish(_) | Output::Submitted { .. } => {}
+                Output::Mempool(command) => {
+                    self.keeper.execute(self.now, command);
+                    while let Some(event) = self.keeper.poll() {
+                        self.node.handle(self.now, Input::Mempool(event));
+                    }
+                }
+                Output::Publish(_)
+                | Output::Submitted { .. }
+                | Output::KeepBroadcast { .. }
+                | Output::ForgetBroadcast { .. } => {}
                 Output::Notice(notice) => self.log.push(format!("{} {notice:?}", self.steps)),
             }
         }
@@ -533,7 +549,7 @@ impl Simulation {
             relay: true,
             wtxid_relay: true,
         };
-        self.node.handle(self.now, Input::PeerReady(id, info));
+        self.node.handle(self.now, Input::PeerReady(id, info, Role::Stranger));
     }
 
     fn disconnect_one(&mut self) {

@@ -37,6 +37,9 @@ pub fn bitcoind() -> Option<PathBuf> {
     found
 }
 
+/// What brings Bitcoin Knots near Core; the rest is `Policy::knots`.
+pub const KNOTS_OPTIONS: &[&str] = &["-corepolicy=1"];
+
 /// Whether a program is Bitcoin Knots, whose rules of relay are others than Core's.
 pub fn is_knots(program: &Path) -> bool {
     let output = Command::new(program).arg("-version").output().expect("bitcoind says its version");

@@ -1,7 +1,7 @@
-//! A transaction of the chain in Bitcoin Core's words: what `getrawtransaction TXID true` answers.
+//! A transaction in Bitcoin Core's words: what `getrawtransaction TXID true` answers.
 //!
-//! In: the transaction, its block, the network. Out: the same JSON text that Core 29 to 31 write, keys in their
-//! order. `asm` writes a script's operations as text, `descriptor` says which descriptor stands for an output.
+//! In: the transaction, its block if it has one, the network. Out: the same JSON text that Core 29 to 31 write, keys in
+//! their order. `asm` writes a script's operations as text, `descriptor` says which descriptor stands for an output.
 //! Never looks a transaction up, and knows nothing that stands in another transaction: no fee, no spent output.
 //! Source: Bitcoin Core, `TxToUniv` and `TxToJSON`.
 
@@ -32,7 +32,7 @@ pub(super) struct Place {
 pub(super) fn transaction(
     tx: &Transaction,
     bytes: &[u8],
-    place: &Place,
+    place: Option<Place>,
     network: Network,
     max_bytes: usize,
 ) -> Option<Json> {
@@ -44,7 +44,7 @@ pub(super) fn transaction(
     let outputs =
         bounded(&mut room_bytes, outputs.map(|(index, output)| self::output(output, index, network)))?;
     let weight = tx.weight();
-    Some(Json::object([
+    let mut fields = vec![
         ("txid", Json::hash(tx.compute_txid())),
         // Of a coinbase too it is the hash of its bytes, not the zero of the witness commitment's tree.
         ("hash", Json::hash(tx.compute_wtxid())),
@@ -57,11 +57,16 @@ pub(super) fn transaction(
         ("vin", Json::list(inputs)),
         ("vout", Json::list(outputs)),
         ("hex", Json::hex(bytes)),
-        ("blockhash", Json::hash(place.block_hash)),
-        ("confirmations", Json::integer(place.confirmations)),
-        ("time", Json::integer(place.time)),
-        ("blocktime", Json::integer(place.time)),
-    ]))
+    ];
+    if let Some(place) = place {
+        fields.extend([
+            ("blockhash", Json::hash(place.block_hash)),
+            ("confirmations", Json::integer(place.confirmations)),
+            ("time", Json::integer(place.time)),
+            ("blocktime", Json::integer(place.time)),
+        ]);
+    }
+    Some(Json::object(fields))
 }
 
 /// All items, unless they take more room than is left: a script of a megabyte is thirty as text.

@@ -36,7 +36,8 @@ fn odd_transactions_read_as_a_node_wrote_them() {
             confirmations: said["confirmations"].as_u64().unwrap() as u32,
         };
         let written =
-            transaction(&deserialize(&bytes).unwrap(), &bytes, &place, Network::Regtest, MAX_BYTES).unwrap();
+            transaction(&deserialize(&bytes).unwrap(), &bytes, Some(place), Network::Regtest, MAX_BYTES)
+                .unwrap();
         // By their values first: a difference of one field is lost in a megabyte of text.
         let values: Value = serde_json::from_str(written.as_str()).unwrap();
         for (key, value) in said.as_object().unwrap() {
@@ -65,7 +66,7 @@ fn of_output(script: Vec<u8>) -> Transaction {
 
 fn written(tx: &Transaction, network: Network) -> Option<Json> {
     let place = Place { block_hash: bitcoin::hashes::Hash::all_zeros(), time: 0, confirmations: 1 };
-    transaction(tx, &serialize(tx), &place, network, MAX_BYTES)
+    transaction(tx, &serialize(tx), Some(place), network, MAX_BYTES)
 }
 
 /// One key hash on every network; those of mainnet and testnet stand in BIP173.

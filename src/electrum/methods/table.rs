@@ -82,7 +82,10 @@ const OUTPOINT_STATUS: Cost = cost(0.2, 0.02, "transaction looked at");
 
 const BALANCE_IS: &str = "`{confirmed, unconfirmed}` in satoshi";
 const HISTORY_IS: &str = "list of `{height, tx_hash}` in chain order";
-const MEMPOOL_IS: &str = "`[]`: there is no mempool yet";
+/// What an estimate is.
+const ESTIMATE_IS: &str = "BTC/kvB for being mined within *number* blocks; `-1` without data";
+const MEMPOOL_IS: &str =
+    "`{tx_hash, height, fee}` of each unconfirmed transaction; height -1 where it spends another one";
 const UNSPENT_IS: &str = "list of `{tx_hash, tx_pos, height, value}` in chain order, values in satoshi";
 const STATUS_IS: &str = "the status, `null` for an empty history; notifies of each change";
 const UNSUBSCRIBED_IS: &str = "whether there was a subscription";
@@ -277,7 +280,7 @@ pub(super) static METHODS: &[Method] = &[
         "blockchain.scriptpubkey.get_mempool",
         SCRIPT,
         MEMPOOL,
-        "`{history}`: an empty list, there is no mempool yet",
+        "`{history}`, as of a scripthash",
         script::mempool::<ByScript>,
     )
     .since(V1_7),
@@ -401,13 +404,13 @@ pub(super) static METHODS: &[Method] = &[
         answer_transaction::test_accept,
     )
     .since(V1_7),
-    method("blockchain.estimatefee", &[needs("number")], flat(0.1), "`-1`: no data", answer_fees::estimate)
+    method("blockchain.estimatefee", &[needs("number")], flat(0.1), ESTIMATE_IS, answer_fees::estimate)
         .until(V1_4_3),
     method(
         "blockchain.estimatefee",
         &[needs("number"), takes("mode", "null")],
         flat(0.1),
-        "`-1`: no data",
+        ESTIMATE_IS,
         answer_fees::estimate_with_mode,
     )
     .since(V1_6),
@@ -422,7 +425,7 @@ pub(super) static METHODS: &[Method] = &[
         "mempool.get_fee_histogram",
         &[],
         flat(1.0),
-        "`[]`: there is no mempool yet",
+        "`[sat/vB, vsize]` of each bin, descending; chunks as blocks take them",
         answer_fees::histogram,
     )
     .since(V1_2),
@@ -434,6 +437,6 @@ pub(super) static METHODS: &[Method] = &[
         answer_fees::mempool_info,
     )
     .since(V1_6),
-    method("mempool.recent", &[], flat(1.0), "`[]`: there is no mempool yet", answer_fees::recent)
+    method("mempool.recent", &[], flat(1.0), "`{txid, fee, vsize}` of the ten newest", answer_fees::recent)
         .since(V1_7),
 ];

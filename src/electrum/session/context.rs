@@ -55,10 +55,13 @@ pub(super) fn status_of(
     view: &View,
     script: &ScriptHash,
 ) -> Result<Result<(Option<Status>, usize), TooLong>, Error> {
+    let limit = server.limits.history_entries();
+    let unconfirmed = view.unconfirmed(script);
+    let Some(room) = limit.checked_sub(unconfirmed.len()) else { return Ok(Err(TooLong)) };
     let before = server.commons.recall(script);
-    let known = view.known(script, before, server.limits.history_entries())?;
+    let known = view.known(script, before, room)?;
     Ok(known.map(|known| {
         server.commons.learn(script, &known);
-        (known.status(), known.entries())
+        (known.status(&unconfirmed), known.entries() + unconfirmed.len())
     }))
 }

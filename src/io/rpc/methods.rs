@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::electrum::transport::Transport;
+use crate::mempool::{FeeBoard, FeeRate, MempoolView};
 
 /// JSON-RPC's own codes.
 const PARSE_ERROR: i64 = -32700;
@@ -39,6 +40,8 @@ pub struct Facts {
     pub groups: Vec<GroupFacts>,
     /// Whether what new sessions ask is logged.
     pub log_new: bool,
+    pub mempool: MempoolView,
+    pub fees: FeeBoard,
 }
 
 /// Sessions of one subnet, which pay together.
@@ -101,12 +104,14 @@ pub struct Method {
 }
 
 /// All of them.
-pub const METHODS: [Method; 6] = [
+pub const METHODS: [Method; 8] = [
     Method { name: "getinfo", help: "what the server is doing", answer: getinfo },
     Method { name: "sessions", help: "who is connected", answer: sessions },
     Method { name: "groups", help: "what subnets owe", answer: groups },
     Method { name: "disconnect", help: "ID... or all: end sessions", answer: disconnect },
     Method { name: "log", help: "ID..., all, none or new: log what sessions ask", answer: log },
+    Method { name: "getmempoolinfo", help: "the mempool in figures", answer: mempool_info },
+    Method { name: "getrawmempool", help: "ids of all unconfirmed transactions", answer: raw_mempool },
     Method { name: "stop", help: "end the server", answer: stop },
 ];
 
@@ -188,6 +193,30 @@ fn getinfo(facts: &Facts, params: &[Value]) -> Outcome {
         "clients": clients,
     });
     Ok((info, Action::Nothing))
+}
+
+/// With Bitcoin Core's names.
+fn mempool_info(facts: &Facts, params: &[Value]) -> Outcome {
+    nothing_more(params)?;
+    let figures = facts.mempool.figures();
+    let btc = |sat: u64| json!(sat as f64 / 1e8);
+    let rate = |rate: FeeRate| btc(rate.0);
+    let info = json!({
+        "size": facts.mempool.len(),
+        "bytes": figures.vsize,
+        "usage": figures.bytes,
+        "total_fee": btc(figures.fees),
+        "mempoolminfee": rate(facts.fees.min),
+        "minrelaytxfee": rate(facts.fees.relay),
+        "incrementalrelayfee": rate(facts.fees.incremental),
+    });
+    Ok((info, Action::Nothing))
+}
+
+fn raw_mempool(facts: &Facts, params: &[Value]) -> Outcome {
+    nothing_more(params)?;
+    let txids = facts.mempool.entries().map(|entry| json!(entry.txid.to_string()));
+    Ok((txids.collect(), Action::Nothing))
 }
 
 fn sessions(facts: &Facts, params: &[Value]) -> Outcome {

@@ -37,6 +37,8 @@ fn facts() -> Facts {
             retained_cost: 1.2,
         }],
         log_new: false,
+        mempool: MempoolView::default(),
+        fees: FeeBoard::new(FeeRate(100), FeeRate(100), FeeRate(100)),
     }
 }
 

@@ -206,6 +206,8 @@ impl Desk {
             sessions: sessions(&self.shared.sessions),
             groups: groups(&self.shared.accounts),
             log_new: self.shared.sessions.logs_new(),
+            mempool: view.mempool().clone(),
+            fees: view.fees().clone(),
         }
     }
 }
