@@ -4,18 +4,17 @@
 //! each waits for the disk. An output may be asked for spent or not; the caller has its number from a coin.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::thread;
 
-use bitcoin::{Transaction, TxOut, Txid};
+use bitcoin::{BlockHash, Transaction, TxOut, Txid};
 
-use crate::bulk::Bulk;
 use crate::error::Error;
 use crate::files::Files;
+use crate::repair::name_block;
 use crate::segments::{BlockPos, file_name};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::types::TxNum;
+use crate::types::{Height, TxNum};
 use crate::view::{LOOKING_THREADS, View};
 
 /// Fewer transactions are not worth a thread.
@@ -28,14 +27,18 @@ impl Store {
         one(self.outputs(&[(tx_num, vout)])?)
     }
 
-    /// The same of many, in their order. In a bulk sync a damaged block is [`Error::Corrupt`]: nothing mends it.
+    /// The same of many, in their order.
     pub fn outputs(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxOut>, Error> {
         self.alive()?;
         let Some(bulk) = &self.bulk else { return self.staged.view.outputs(wanted) };
         // The bulk itself stays with its thread; where the bytes are is all that others need.
-        let (files, places) = (bulk.files(), bulk.places(wanted)?);
-        let places: Vec<_> = places.into_iter().map(|place| (place.number, place)).collect();
-        collect(wanted, &places, |place| place.read(files))
+        let (files, headers) = (bulk.files(), &self.staged.headers);
+        let places = numbers(wanted).map(|number| Ok((number, bulk.place_of(number)?)));
+        let places = places.collect::<Result<Vec<_>, Error>>()?;
+        collect(wanted, &places, |place| {
+            let (_, tx) = place.read(files, |height| headers.hash(files, height.0))?;
+            Ok(tx)
+        })
     }
 }
 
@@ -59,32 +62,39 @@ impl View {
     }
 }
 
-impl Bulk {
-    fn places(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxPlace>, Error> {
-        numbers(wanted).map(|number| self.place_of(number)).collect()
-    }
-}
-
 /// Where the bytes of a transaction are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TxPlace {
-    pub(crate) number: TxNum,
     pub(crate) txid: Txid,
+    /// Of its block.
+    pub(crate) height: Height,
     pub(crate) pos: BlockPos,
-    /// Within its block.
+    /// Within the block.
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
 
 impl TxPlace {
-    fn read(&self, files: &Arc<Files>) -> Result<Transaction, Error> {
-        let bytes = files.blocks.read_part(self.pos, self.start, self.end)?;
-        let tx = bitcoin::consensus::deserialize(&bytes).ok();
-        tx.filter(|tx: &Transaction| tx.compute_txid() == self.txid).ok_or_else(|| {
-            let (start, end) = (self.start, self.end);
-            let at = format!("byte {}: bytes {start} to {end} of its block", self.pos.offset);
-            Error::corrupt(&file_name(self.pos.segment), format!("{at} are not transaction {}", self.txid))
-        })
+    /// The transaction, checked against its id. A damaged block is named with the hash that `hash_of` has for its
+    /// height.
+    pub(crate) fn read(
+        &self,
+        files: &Files,
+        hash_of: impl Fn(Height) -> Result<Option<BlockHash>, Error>,
+    ) -> Result<(Vec<u8>, Transaction), Error> {
+        let Self { txid, height, pos, start, end } = *self;
+        let bytes = files.blocks.read_part(pos, start, end);
+        let tx = bytes.as_ref().ok().and_then(|bytes| bitcoin::consensus::deserialize(bytes).ok());
+        if let Some(tx) = tx.filter(|tx: &Transaction| tx.compute_txid() == txid) {
+            return Ok((bytes?, tx));
+        }
+        // The block is damaged, or else what says where in it the transaction is.
+        if let Err(error) = files.blocks.read(pos) {
+            return Err(name_block(error, height, hash_of(height)?.ok_or(Error::NoTip)?));
+        }
+        bytes?;
+        let at = format!("byte {}: bytes {start} to {end} of its block", pos.offset);
+        Err(Error::corrupt(&file_name(pos.segment), format!("{at} are not transaction {txid}")))
     }
 }
 

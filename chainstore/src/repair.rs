@@ -167,7 +167,14 @@ impl Store {
 
     /// The place that other files name for a block of the chain, or for a kept one.
     fn place_of(&self, Tip { height, hash }: Tip) -> Result<Option<BlockPos>, Error> {
-        if self.staged.view.hash_of(height)? == Some(hash) {
+        if let Some(bulk) = &self.bulk {
+            // Readers do not see its blocks, but its own next ones spend from them.
+            if let Some(pos) = bulk.block_pos(height)?
+                && self.staged.headers.hash(&self.files, height.0)? == Some(hash)
+            {
+                return Ok(Some(pos));
+            }
+        } else if self.staged.view.hash_of(height)? == Some(hash) {
             return self.staged.view.block_pos(height);
         }
         Ok(self.stored(&hash).map(|stored| stored.pos))

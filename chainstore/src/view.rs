@@ -18,8 +18,9 @@ use crate::error::Error;
 use crate::files::{BlockRow, Files};
 use crate::group::GroupCoin;
 use crate::merkle;
+use crate::outputs::TxPlace;
 use crate::repair::name_block;
-use crate::segments::{BlockPos, file_name};
+use crate::segments::BlockPos;
 use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
 
 /// Threads that look for the coins of one block.
@@ -349,19 +350,8 @@ impl View {
                 (offset(0).unwrap_or(0), offset(1).unwrap_or(pos.length))
             }
         };
-        let txid = self.txid(number)?;
-        let bytes = self.files.blocks.read_part(pos, start, end);
-        let tx = bytes.as_ref().ok().and_then(|bytes| bitcoin::consensus::deserialize(bytes).ok());
-        match tx.filter(|tx: &Transaction| Some(tx.compute_txid()) == txid) {
-            Some(tx) => Ok((bytes?, tx)),
-            None => {
-                // The block is damaged, or else what says where in it the transaction is.
-                self.raw_block(height)?;
-                bytes?;
-                let at = format!("byte {}: bytes {start} to {end} of its block", pos.offset);
-                Err(Error::corrupt(&file_name(pos.segment), format!("{at} are not transaction {txid:?}")))
-            }
-        }
+        let txid = self.txid(number)?.ok_or_else(|| corrupt("no block has it".to_owned()))?;
+        TxPlace { txid, height, pos, start, end }.read(&self.files, |height| self.hash_of(height))
     }
 
     /// The block at a height, its checksum verified.

@@ -138,12 +138,8 @@ impl Bulk {
         let height = self.tx_ends.partition_point(|end| *end <= number.0);
         let end_tx = *self.tx_ends.get(height).ok_or_else(|| corrupt("no block has it"))?;
         let written = self.mark.txs - self.txids.len() as u32;
-        let written_blocks = self.tx_ends.len() - self.blockpos.len();
-        let row = match height.checked_sub(written_blocks) {
-            Some(at) => self.blockpos[at],
-            None => self.files.blockpos.read(height as u32)?,
-        };
-        let pos = BlockRow::decode(&row).map_err(|_| corrupt("the row of its block does not decode"))?.pos;
+        let height = Height(height as u32);
+        let pos = self.block_pos(height)?.ok_or_else(|| corrupt("its block has no position"))?;
         let offset = |number: u32| match number.checked_sub(written) {
             Some(at) => Ok(u32::from_le_bytes(self.txpos[at as usize])),
             None => self.files.txpos.read(number).map(u32::from_le_bytes),
@@ -154,7 +150,21 @@ impl Bulk {
             None => self.files.txids.read(number.0)?,
         };
         let txid = bitcoin::Txid::from_byte_array(txid);
-        Ok(TxPlace { number, txid, pos, start: offset(number.0)?, end })
+        Ok(TxPlace { txid, height, pos, start: offset(number.0)?, end })
+    }
+
+    /// Where a block of the chain lies; one whose row waits for its file counts too.
+    pub(crate) fn block_pos(&self, height: Height) -> Result<Option<BlockPos>, Error> {
+        let blocks = self.tx_ends.len();
+        if height.0 as usize >= blocks {
+            return Ok(None);
+        }
+        let row = match (height.0 as usize).checked_sub(blocks - self.blockpos.len()) {
+            Some(at) => self.blockpos[at],
+            None => self.files.blockpos.read(height.0)?,
+        };
+        let row = BlockRow::decode(&row);
+        row.map(|row| Some(row.pos)).map_err(|fault| Error::corrupt("blockpos", fault.to_string()))
     }
 
     pub(crate) fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {

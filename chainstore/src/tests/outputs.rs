@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use bitcoin::consensus::serialize;
 use bitcoin::{Block, TxOut};
 
 use super::chain::{Forge, connect, small_options};
 use crate::disk::Disk;
 use crate::sim::SimDisk;
-use crate::{Error, Height, Options, Store, TxNum};
+use crate::{Error, Height, Options, Store, Tip, TxNum};
 
 fn chain(seed: u64, blocks: usize) -> Vec<Block> {
     let mut forge = Forge::new(seed);
@@ -85,6 +86,70 @@ fn every_output_is_read_while_a_bulk_goes_on() {
         let (numbers, outputs) = wanted(&chain[..40]);
         assert_eq!(store.outputs(&numbers).unwrap(), outputs);
         assert!(matches!(store.outputs(&[(TxNum(1_000_000), 0)]), Err(Error::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn a_block_damaged_while_a_bulk_goes_on_is_named_and_once_given_again_it_is_read() {
+    // In memory only, or flushed in part: the row of the block waits for its file, or is there.
+    for (flushed, damaged) in [(0, 25), (20, 10), (20, 30), (39, 39)] {
+        let chain = chain(14, 60);
+        let disk = SimDisk::new();
+        let options = Options { bulk_blocks: 10, bulk_secret: Some(7), ..small_options() };
+        let mut store = open(&disk, options.clone());
+        connect(&mut store, &chain[0]).unwrap();
+        store.commit().unwrap();
+        let headers: Vec<_> =
+            chain.iter().zip(0u32..).map(|(block, at)| (Height(at), block.header)).collect();
+        store.put_headers(&headers).unwrap();
+        for (at, block) in chain[..40].iter().enumerate().skip(1) {
+            connect(&mut store, block).unwrap();
+            if at == flushed {
+                store.flush().unwrap();
+            }
+        }
+        let raw = serialize(&chain[damaged]);
+        let mut hits = 0;
+        for name in disk.list("blocks").unwrap() {
+            disk.tamper(&format!("blocks/{name}"), |bytes| {
+                if let Some(at) = bytes.windows(raw.len()).position(|window| window == raw) {
+                    // What follows the header and the count: all of the block's transactions.
+                    bytes[at + 81..at + raw.len()].iter_mut().for_each(|byte| *byte ^= 1);
+                    hits += 1;
+                }
+            });
+        }
+        assert_eq!(hits, 1);
+
+        let (numbers, outputs) = wanted(&chain[..40]);
+        let tip = Tip { height: Height(damaged as u32), hash: chain[damaged].block_hash() };
+        let Error::DamagedBlock { height, hash, what } = store.outputs(&numbers).unwrap_err() else {
+            panic!("block {damaged}, flushed {flushed}: not named");
+        };
+        assert_eq!(Tip { height, hash }, tip);
+        assert!(what.contains("checksum"), "{what}");
+        let others = chain[..damaged].iter().map(|block| block.txdata.len() as u32).sum::<u32>();
+        let (below, _): (Vec<_>, Vec<_>) = numbers.iter().partition(|(number, _)| number.0 < others);
+        assert!(store.outputs(&below).is_ok(), "the blocks below are as they were");
+
+        assert!(store.repair_block(tip, &raw).unwrap());
+        assert_eq!(store.outputs(&numbers).unwrap(), outputs);
+        assert!(!store.repair_block(tip, &raw).unwrap(), "it is there");
+        let stranger = Tip { height: Height(damaged as u32 - 1), ..tip };
+        assert!(!store.repair_block(stranger, &raw).unwrap(), "no block of that height");
+
+        // The way to the new place stays when the bulk ends.
+        for block in &chain[40..] {
+            connect(&mut store, block).unwrap();
+        }
+        store.set_headers_complete().unwrap();
+        store.commit().unwrap();
+        assert!(!store.is_bulk());
+        drop(store);
+        let store = open(&disk, options);
+        let (numbers, outputs) = wanted(&chain);
+        assert_eq!(store.outputs(&numbers).unwrap(), outputs);
+        assert_eq!(store.snapshot().raw_block(tip.height).unwrap(), Some(raw));
     }
 }
 
