@@ -3,17 +3,23 @@
 //! It takes commands from a channel, hands scripts to the threads that run them, and answers to the node's loop. What
 //! was here before the last stop it judges when there is nothing better to do.
 
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::warn;
 
 use super::clock::Clock;
+use super::dump;
 use super::threads::{CheckJob, ThreadEvent};
 use crate::node::Input;
 use crate::node::keeper::{Command, Keeper};
+use crate::time::Now;
 
+/// How often what it keeps is written down.
+const DUMP_EVERY: Duration = Duration::from_secs(600);
 /// Commands that are done before what they changed is told.
 const AT_ONCE: usize = 64;
 
@@ -24,15 +30,30 @@ pub enum Order {
     Stop,
 }
 
+/// Writes down what is kept, by `run`.
+pub fn dump(keeper: &Keeper, now: Now, data_dir: &Path, run: impl FnOnce(Box<dyn FnOnce() + Send>)) {
+    let (view, tip) = keeper.view(now);
+    let (expiry, folder) = (keeper.policy().expiry, data_dir.to_owned());
+    let fees = dump::write_fees(data_dir, keeper.estimator());
+    run(Box::new(move || {
+        let written = dump::write_mempool(&folder, &view, tip.hash, now, expiry).and(fees);
+        if let Err(error) = written {
+            warn!(%error, "the mempool cannot be kept on disk for the next start");
+        }
+    }));
+}
+
 /// Starts it. It ends when it is told so, and gives back what it kept.
 pub fn start(
     clock: Clock,
     mut keeper: Keeper,
+    data_dir: PathBuf,
     orders: mpsc::Receiver<Order>,
     checks: mpsc::Sender<CheckJob>,
     events: UnboundedSender<ThreadEvent>,
 ) -> std::io::Result<JoinHandle<Keeper>> {
     thread::Builder::new().name("mempool".into()).spawn(move || {
+        let mut next_dump = clock.now().instant + DUMP_EVERY;
         loop {
             while let Some(job) = keeper.next_scripts() {
                 // The checkers live as long as this end of their channel.
@@ -62,6 +83,11 @@ pub fn start(
                 next = orders.try_recv().ok();
             }
             keeper.handle_timeout(clock.now());
+            if next_dump <= clock.now().instant {
+                next_dump = clock.now().instant + DUMP_EVERY;
+                // It takes a while, and the keeper does not wait: what is written is as it was now.
+                dump(&keeper, clock.now(), &data_dir, |write| drop(thread::spawn(write)));
+            }
         }
     })
 }

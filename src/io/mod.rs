@@ -10,6 +10,7 @@ mod broadcasts;
 mod clock;
 mod connection;
 mod dialer;
+mod dump;
 mod import;
 mod import_files;
 mod keeper;
@@ -244,13 +245,27 @@ async fn serve_chain(
 
     let (thread_events, threads) = mpsc::unbounded_channel();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let keeper =
-        Keeper::new(clock.now(), config.policy.clone(), chain.snapshot(), crate::scripts::is_available());
+    let keeper = Keeper::with_fees(
+        clock.now(),
+        config.policy.clone(),
+        chain.snapshot(),
+        crate::scripts::is_available(),
+        dump::read_fees(&config.data_dir, clock.now()),
+    );
     let (orders, order_queue) = std_mpsc::channel();
     let checks = threads::start_checkers(cores, &params, Some((&orders, &verified)), &thread_events)
         .context("cannot start threads")?;
-    let keeper = keeper::start(clock, keeper, order_queue, checks.clone(), thread_events.clone())
-        .context("cannot start threads")?;
+    let keeper = keeper::start(
+        clock,
+        keeper,
+        config.data_dir.clone(),
+        order_queue,
+        checks.clone(),
+        thread_events.clone(),
+    )
+    .context("cannot start threads")?;
+    let before = dump::read_mempool(&config.data_dir, clock.now(), config.policy.expiry);
+    let _ = orders.send(keeper::Order::Do(Command::Restore(before)));
     let (kept, kept_before) = broadcasts::start(&config.data_dir, thread_events.clone())?;
     for broadcasts::Kept { wtxid, transactions } in kept_before {
         let transactions = transactions.into_iter().map(Arc::new).collect();
@@ -280,7 +295,12 @@ async fn serve_chain(
     let result = runtime.run().await;
     stop.cancel();
     let _ = orders.send(keeper::Order::Stop);
-    let kept = tokio::task::spawn_blocking(move || keeper.join().ok());
+    let data_dir = config.data_dir.clone();
+    let dumped = tokio::task::spawn_blocking(move || {
+        if let Ok(keeper) = keeper.join() {
+            keeper::dump(&keeper, clock.now(), &data_dir, |write| write());
+        }
+    });
     // The loop has dropped its end of the writer's commands: it commits what it has and ends.
     let ended = tokio::task::spawn_blocking(move || writer.join().is_ok_and(|chain| chain.is_some()));
     match tokio::time::timeout(STOP_WITHIN, ended).await {
@@ -289,6 +309,6 @@ async fn serve_chain(
         // Whatever it is doing survives being cut off.
         Err(_) => info!("stopped before the last blocks were stored; they will be fetched again"),
     }
-    drop(kept.await);
+    drop(dumped.await);
     result
 }

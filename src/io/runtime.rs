@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::broadcasts;
 use super::clock::Clock;
@@ -21,8 +23,14 @@ use super::wallets::{Hub, SubmissionReply, SubmissionRequest};
 use crate::config::HostPort;
 use crate::node::chain::Command;
 use crate::node::{Input, Node, Output, SubmissionId};
-use crate::peer::{CloseReason, PeerId};
+use crate::peer::{CloseReason, Message, PeerId};
 use crate::relay::Role;
+use crate::time::Instant;
+
+/// Who hangs up so soon after he was asked for his mempool does so for that.
+const HANGS_UP_WITHIN: Duration = Duration::from_secs(2);
+/// Once may be chance: the node was stopped.
+const REFUSALS: u32 = 2;
 
 /// All ends of the node's loop.
 #[derive(Debug)]
@@ -50,6 +58,10 @@ pub struct Runtime {
 /// Whom the loop can answer.
 #[derive(Debug, Default)]
 pub struct Links {
+    targets: BTreeMap<PeerId, HostPort>,
+    asked_mempool: BTreeMap<PeerId, Instant>,
+    /// How often in a row each hung up for that.
+    refusals: BTreeMap<HostPort, u32>,
     peers: BTreeMap<PeerId, PeerLink>,
     submissions: BTreeMap<SubmissionId, SubmissionReply>,
     next_submission: u64,
@@ -90,17 +102,21 @@ impl Runtime {
         let input = match event {
             PeerEvent::Ready { peer, target, info, link } => {
                 let role = if self.trust.contains(&target) {
-                    Role::Trusted { ask_mempool: true }
+                    Role::Trusted {
+                        ask_mempool: self.links.refusals.get(&target).is_none_or(|count| *count < REFUSALS),
+                    }
                 } else {
                     Role::Stranger
                 };
-                self.operator.met(peer, target);
+                self.operator.met(peer, target.clone());
+                self.links.targets.insert(peer, target);
                 self.links.peers.insert(peer, link);
                 Input::PeerReady(peer, info, role)
             }
             PeerEvent::Input(input) => {
                 if let Input::PeerGone(peer, _) = &input {
                     self.links.peers.remove(peer);
+                    self.peer_gone(*peer);
                 }
                 input
             }
@@ -108,11 +124,37 @@ impl Runtime {
         self.node.handle(self.clock.now(), input);
     }
 
+    /// A node that does not permit its mempool to be asked for (BIP35) hangs up: it is not asked again.
+    fn peer_gone(&mut self, peer: PeerId) {
+        let Some(target) = self.links.targets.remove(&peer) else { return };
+        let asked = self.links.asked_mempool.remove(&peer);
+        let now = self.clock.now().instant;
+        let Some(asked) = asked else { return };
+        if now.saturating_since(asked) >= HANGS_UP_WITHIN {
+            self.links.refusals.remove(&target);
+            return;
+        }
+        let refusals = self.links.refusals.entry(target.clone()).or_default();
+        *refusals += 1;
+        if *refusals == REFUSALS {
+            warn!(
+                peer = %target,
+                "this node hung up when it was asked for its mempool, and is asked no more: give peerdex the \
+                 permission with -whitelist=noban,mempool,download@ADDRESS"
+            );
+        }
+    }
+
     /// Does all that the node put out.
     fn perform(&mut self) {
         while let Some(output) = self.node.poll() {
             match output {
-                Output::Send(peer, message) => self.send(peer, PeerCommand::Send(message)),
+                Output::Send(peer, message) => {
+                    if message == Message::Mempool {
+                        self.links.asked_mempool.insert(peer, self.clock.now().instant);
+                    }
+                    self.send(peer, PeerCommand::Send(message));
+                }
                 Output::Drop(peer, why) => {
                     self.send(peer, PeerCommand::Close(CloseReason::Misbehaved(why)));
                 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Wtxid;
+use bytes::Bytes;
 use chainstore::{Error, Snapshot, Tip};
 
 use super::follow::{KnownBlock, Way};
 use super::reader::Reader;
 use super::{SubmissionId, tip_of};
 use crate::mempool::{
-    Admission, BlockFees, Changes, Covered, Entry, FeeBoard, FeeEstimator, FeeRate, Member, Mempool,
+    Admission, BlockFees, Changes, Covered, Dumped, Entry, FeeBoard, FeeEstimator, FeeRate, Member, Mempool,
     MempoolView, Moment, Outcome, Package, PackageStep, Policy, Reject, RejectKind, Removal, Request,
     RequestStep, ScriptCheck, ScriptJob, Submission, Unconfirmed, histogram,
 };
@@ -48,7 +49,7 @@ pub enum Command {
     /// What the peers ask for at least, by their `feefilter`s.
     PeersFloor(FeeRate),
     /// Transactions that were here before the last stop, parents first.
-    Restore(VecDeque<Arc<Unconfirmed>>),
+    Restore(Vec<Dumped>),
     /// A wallet's transaction that the network had not shown before the last stop, by the id under which it is kept,
     /// parents first.
     RestoreBroadcast(Wtxid, Vec<Arc<Unconfirmed>>),
@@ -109,8 +110,26 @@ enum Task {
     One(Job, Trust),
     Pair(JobId, Package, Trust),
     Request(SubmissionId, Request),
-    Restored(Arc<Unconfirmed>),
+    Restored(Restored),
     Kept(Wtxid, Package),
+}
+
+/// A transaction that was here before.
+#[derive(Debug)]
+struct Restored {
+    raw: Bytes,
+    /// Read when its turn comes: there may be many.
+    tx: Option<Arc<Unconfirmed>>,
+    /// When it came first, Unix time in seconds.
+    first_seen: u64,
+    /// Whether it waits for its parents for the second time.
+    again: bool,
+}
+
+impl Restored {
+    fn of(dumped: Dumped) -> Self {
+        Self { raw: dumped.raw, tx: None, first_seen: dumped.first_seen, again: false }
+    }
 }
 
 /// Whether its scripts are good because of who sent it.
@@ -144,12 +163,29 @@ pub struct Keeper {
 impl Keeper {
     /// An empty mempool on the chain of `snapshot`.
     pub fn new(now: Now, policy: Policy, snapshot: Arc<Snapshot>, runs_scripts: bool) -> Self {
+        Self::with_fees(now, policy, snapshot, runs_scripts, FeeEstimator::new(now.instant))
+    }
+
+    /// The same with what was learnt of fees before.
+    pub fn with_fees(
+        now: Now,
+        policy: Policy,
+        snapshot: Arc<Snapshot>,
+        runs_scripts: bool,
+        mut estimator: FeeEstimator,
+    ) -> Self {
+        // Blocks that the chain has left meanwhile tell nothing.
+        while let Some((height, hash)) = estimator.tip()
+            && snapshot.header(height).ok().flatten().is_none_or(|header| header.block_hash() != hash)
+        {
+            estimator.block_disconnected(&hash);
+        }
         let board = FeeBoard::new(policy.min_relay, policy.min_relay, policy.incremental);
         Self {
             mempool: Mempool::new(policy),
             reader: Reader::new(snapshot.clone()),
             snapshot,
-            estimator: FeeEstimator::new(now.instant),
+            estimator,
             board: Arc::new(board),
             peers_floor: FeeRate::default(),
             runs_scripts,
@@ -196,7 +232,8 @@ impl Keeper {
                 self.is_news = true;
             }
             Command::Restore(transactions) => {
-                self.restored.extend(transactions.into_iter().map(Task::Restored));
+                self.restored
+                    .extend(transactions.into_iter().map(|dumped| Task::Restored(Restored::of(dumped))));
             }
             Command::RestoreBroadcast(wtxid, transactions) => {
                 self.restored.push_back(Task::Kept(wtxid, Package::new(transactions, None)));
@@ -242,6 +279,15 @@ impl Keeper {
     /// Scripts to run; the answer comes back as [`Command::Scripts`]. Call until `None`.
     pub fn next_scripts(&mut self) -> Option<ScriptJob> {
         self.scripts.pop_front()
+    }
+
+    /// What was learnt of fees, to be kept.
+    pub fn estimator(&self) -> &FeeEstimator {
+        &self.estimator
+    }
+
+    pub fn policy(&self) -> &Policy {
+        self.mempool.policy()
     }
 
     /// The mempool as it is now, for a dump, and the tip on which it stands.
@@ -313,13 +359,23 @@ impl Keeper {
                     self.events.push_back(if is_here { Event::Restored(here) } else { Event::Void(wtxid) });
                 }
             },
-            Task::Restored(tx) => match self.mempool.admit(&tx, own) {
-                Admission::NeedsScripts(wanted) => {
-                    return self.unless_without(wanted, Task::Restored(tx));
+            Task::Restored(mut restored) => {
+                let parsed =
+                    restored.tx.take().or_else(|| Unconfirmed::parse(&restored.raw).ok().map(Arc::new))?;
+                let now = Now { unix: restored.first_seen, ..now };
+                match self.mempool.admit(&parsed, Moment { now, ..own }) {
+                    Admission::NeedsScripts(wanted) => {
+                        restored.tx = Some(parsed);
+                        return self.unless_without(wanted, Task::Restored(restored));
+                    }
+                    // Its parents may come after it, if a reorganisation brought them.
+                    Admission::MissingInputs { .. } if !restored.again => {
+                        self.restored.push_back(Task::Restored(Restored { again: true, ..restored }));
+                    }
+                    // What is no longer good is forgotten.
+                    Admission::Accepted(_) | Admission::MissingInputs { .. } | Admission::Rejected(_) => {}
                 }
-                // What is no longer good is forgotten.
-                Admission::Accepted(_) | Admission::MissingInputs { .. } | Admission::Rejected(_) => {}
-            },
+            }
         }
         None
     }
@@ -435,9 +491,12 @@ impl Keeper {
         self.mempool.clear();
         let mut left: Vec<Arc<Entry>> = view.entries().cloned().collect();
         left.sort_by_key(|entry| entry.at);
-        let parsed = left.iter().filter_map(|entry| Unconfirmed::parse(&entry.raw).ok()).map(Arc::new);
+        let anew = left.into_iter().map(|entry| {
+            let (raw, first_seen) = (entry.raw.clone(), entry.unix);
+            Task::Restored(Restored { raw, tx: None, first_seen, again: false })
+        });
         let before = std::mem::take(&mut self.restored);
-        self.restored = parsed.map(Task::Restored).chain(before).collect();
+        self.restored = anew.chain(before).collect();
     }
 
     /// Takes account of what changed, and shows it when it is time. What comes back is no demand.

@@ -72,7 +72,6 @@ impl Relay {
         if role != Role::BlocksOnly {
             self.download.add_peer(peer, role, info.wtxid_relay);
             self.fee_filters.add_peer(now.instant, peer);
-            self.ask_mempool(peer);
         }
         // Who wants no transactions hangs up on who sends one.
         if role != Role::BlocksOnly && info.relay {
@@ -86,6 +85,7 @@ impl Relay {
             self.broadcasts.add_peer(peer, taker);
         }
         self.settle(now);
+        self.ask_mempool(peer);
     }
 
     /// A connection ended. Harmless for one that was dropped.
@@ -104,6 +104,8 @@ impl Relay {
         let was_synced = std::mem::replace(&mut self.is_synced, is_synced);
         self.fee_filters.set_synced(now.instant, is_synced);
         if is_synced && !was_synced {
+            // What we take goes first: the node tells only of that.
+            self.settle(now);
             let peers: Vec<PeerId> = self.peers.keys().copied().collect();
             peers.into_iter().for_each(|peer| self.ask_mempool(peer));
         }

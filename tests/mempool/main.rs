@@ -42,7 +42,19 @@ fn is_knots() -> bool {
 /// Regtest relays what is not standard, unless it is told not to.
 fn node_options() -> Vec<&'static str> {
     let near_core = if is_knots() { support::node::KNOTS_OPTIONS } else { &[] };
-    [&OWN_NODE[..], &["-fastprune", "-acceptnonstdtxn=0"], near_core].concat()
+    [
+        &OWN_NODE[..],
+        &[
+            "-fastprune",
+            "-acceptnonstdtxn=0",
+            "-debug=net",
+            "-debug=mempool",
+            "-debug=mempoolrej",
+            "-debug=txpackages",
+        ],
+        near_core,
+    ]
+    .concat()
 }
 
 /// A server that trusts the node, with an rpc service for its operator.

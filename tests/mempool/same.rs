@@ -22,6 +22,33 @@ fn wait_same(node: &Node, at: &str, after: &str) {
     }
 }
 
+/// A payment of the node's wallet. It has no lock time: the wallet would forbid it any earlier block than the next, so the
+/// node would drop it as long as a reorganisation's chain is shorter, which we never see.
+fn pay(node: &Node, outputs: Value, rate: u64) {
+    let raw = node.rpc("createrawtransaction", json!([[], outputs, 0]));
+    // The wallet may have no coin that is not in a chain of 25.
+    let Ok(funded) = node.try_rpc("fundrawtransaction", json!([raw, {"fee_rate": rate}])) else { return };
+    let signed = node.rpc("signrawtransactionwithwallet", json!([funded["hex"]]));
+    let _ = node.try_rpc("sendrawtransaction", json!([signed["hex"]]));
+}
+
+/// Sends a payment again that pays `more` satoshi to the miner, out of its largest output. (`bumpfee` sets a lock time.)
+fn bump(node: &Node, txid: &str, more: u64) {
+    let hex = text(&node.rpc("gettransaction", json!([txid]))["hex"]);
+    let mut tx: bitcoin::Transaction = bitcoin::consensus::encode::deserialize_hex(&hex).unwrap();
+    for input in &mut tx.input {
+        input.script_sig = bitcoin::ScriptBuf::new();
+        input.witness = bitcoin::Witness::new();
+    }
+    let output = tx.output.iter_mut().max_by_key(|output| output.value).unwrap();
+    let Some(value) = output.value.checked_sub(bitcoin::Amount::from_sat(more + 1_000)) else { return };
+    output.value = value;
+    let raw = bitcoin::consensus::encode::serialize_hex(&tx);
+    let signed = node.rpc("signrawtransactionwithwallet", json!([raw]));
+    // Not every one can be replaced: what hangs on it may pay more.
+    let _ = node.try_rpc("sendrawtransaction", json!([signed["hex"]]));
+}
+
 /// One of several things that wallets do; the node's wallet picks its coins, unconfirmed change among them.
 fn something(node: &Node, random: &mut fastrand::Rng) {
     let kinds = ["legacy", "p2sh-segwit", "bech32", "bech32m"];
@@ -30,24 +57,30 @@ fn something(node: &Node, random: &mut fastrand::Rng) {
     match random.u8(..10) {
         0..6 => {
             let amount = format!("0.{:04}", random.u32(50..2_000)).parse::<f64>().unwrap();
-            let options = json!([address, amount, "", "", false, true, null, "unset", false, rate]);
-            // The wallet may have no coin that is not in a chain of 25.
-            let _ = node.try_rpc("sendtoaddress", options);
+            pay(node, json!([{ text(&address): amount }]), rate);
         }
         6..8 => {
-            let several: serde_json::Map<String, Value> = (0..random.usize(2..12))
-                .map(|_| (text(&node.rpc("getnewaddress", json!([]))), json!(0.01)))
-                .collect();
-            let _ = node.try_rpc("sendmany", json!(["", several]));
+            let several =
+                (0..random.usize(2..12)).map(|_| json!({text(&node.rpc("getnewaddress", json!([]))): 0.01}));
+            pay(node, several.collect(), rate);
         }
         _ => {
             let pool = pool_of(node);
             if !pool.is_empty() {
-                let txid = &pool[random.usize(..pool.len())];
-                // Not every one can be bumped: it has children, or was bumped before.
-                let _ = node.try_rpc("bumpfee", json!([txid, {"fee_rate": rate + 40}]));
+                bump(node, &pool[random.usize(..pool.len())], (rate + 40) * 1_000);
             }
         }
+    }
+}
+
+/// Keeps the wallet from coins that a short chain would make unripe: while it is reorganised the node drops whoever
+/// spends those, and we see the chain only when it is longer again.
+fn lock_young(node: &Node) {
+    let young = node.rpc("listunspent", json!([99, 115]));
+    let outpoint = |coin: &Value| json!({"txid": coin["txid"], "vout": coin["vout"]});
+    let young: Vec<Value> = young.as_array().unwrap().iter().map(outpoint).collect();
+    if !young.is_empty() {
+        node.rpc("lockunspent", json!([false, young]));
     }
 }
 
@@ -61,6 +94,7 @@ fn the_mempool_is_the_nodes_after_blocks_replacements_reorgs_and_restarts() {
 
     // What was there before peerdex came is asked for (BIP35), what comes later is announced.
     for round in 0..12 {
+        lock_young(&node);
         for _ in 0..25 {
             something(&node, &mut random);
         }
@@ -94,6 +128,8 @@ fn the_mempool_is_the_nodes_after_blocks_replacements_reorgs_and_restarts() {
                 wait_same(&node, &at, "a restart of peerdex");
                 node.stop();
                 node.start_again(&node_options());
+                // Locks do not outlive the node.
+                lock_young(&node);
                 something(&node, &mut random);
                 wait_same(&node, &at, "a restart of the node");
             }
