@@ -4,7 +4,7 @@
 //! time to time what wallets should see. The shell gives it a thread of its own; the simulation calls it directly. Who
 //! is asked for a transaction and who is told of it is decided elsewhere (`relay`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -411,9 +411,8 @@ impl Keeper {
         // It is asked about again after the first of them; by then others may be done too.
         let Some(first) = jobs.first().map(|job| job.tx.wtxid()) else { return };
         for job in jobs {
-            let wtxid = job.tx.wtxid();
-            if !self.waiting.contains_key(&wtxid) {
-                self.waiting.insert(wtxid, Vec::new());
+            if let hash_map::Entry::Vacant(place) = self.waiting.entry(job.tx.wtxid()) {
+                place.insert(Vec::new());
                 self.scripts.push_back(job);
             }
         }
@@ -449,7 +448,7 @@ impl Keeper {
 
     fn follow_blocks(&mut self, now: Now, way: Way, fees: &[BlockFees]) {
         for block in &way.left {
-            let raw = block.block.txdata.iter().map(|tx| bitcoin::consensus::serialize(tx));
+            let raw = block.block.txdata.iter().map(bitcoin::consensus::serialize);
             let transactions = raw.filter_map(|raw| Unconfirmed::parse(&raw).ok()).map(Arc::new);
             self.mempool.disconnect_block(transactions.collect());
             self.estimator.block_disconnected(&block.at.hash);
