@@ -149,7 +149,7 @@ fn the_handshake_is_as_core_expects_it() {
     let versions = peer.versions();
     assert_eq!(versions.len(), 1, "one connection is enough");
     assert_eq!(versions[0].services, 1 << 3, "NODE_WITNESS and nothing that is not served");
-    assert!(!versions[0].relay, "no transactions until there is a mempool");
+    assert!(versions[0].relay, "unconfirmed transactions are followed");
     assert!((70015..=70016).contains(&versions[0].protocol));
     assert!(versions[0].user_agent.starts_with(b"/peerdex:"));
     assert_eq!(peer.violations(), Vec::<String>::new());
