@@ -39,9 +39,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whose coins it spends and whom it pays, some perhaps twice.
+    /// Whose coins it spends and whom it pays, some perhaps twice. An output that nobody can spend pays nobody: its
+    /// script has no history, as in the index.
     pub fn scripts(&self) -> impl Iterator<Item = ScriptKey> {
-        self.inputs.iter().map(|input| input.script).chain(self.outputs.iter().map(|output| output.script))
+        let outputs = self.outputs.iter().filter(|output| !output.is_unspendable);
+        self.inputs.iter().map(|input| input.script).chain(outputs.map(|output| output.script))
     }
 }
 

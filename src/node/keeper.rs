@@ -513,14 +513,7 @@ impl Keeper {
                     self.estimator.dropped(rate(entry), entry.vsize);
                 }
             }
-            let all = changes
-                .added
-                .iter()
-                .chain(changes.removed.iter().map(|(entry, _)| entry))
-                .chain(&changes.flipped);
-            let transactions = all.map(|entry| entry.txid).collect();
-            let scripts = changes.touched_scripts().into_iter().collect();
-            self.touched.merge(&Touched::Only { scripts, transactions });
+            self.touched.merge(&Touched::from(&changes));
             self.events.push_back(Event::Changed(Arc::new(changes)));
         }
         if self.is_urgent || (self.is_news && now.instant >= self.published_at + PUBLISH_EVERY) {

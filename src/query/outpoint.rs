@@ -167,4 +167,57 @@ mod tests {
         let spent = OutpointStatus::Spent { funder, spender, at: funder };
         assert_eq!(status(&mut chain, OutPoint::new(txid, 1)), spent);
     }
+
+    #[test]
+    fn an_output_goes_from_nothing_over_the_mempool_into_blocks_and_back() {
+        let mut chain = Chain::mainnet(9);
+        let coin = OutPoint::new(COINBASE_9.parse().unwrap(), 0);
+        let pay = |coin, btc| {
+            let script = ScriptBuf::from_bytes(vec![0x51]);
+            transaction(&[(coin, ScriptBuf::new())], &[(Amount::from_int_btc(btc), script)])
+        };
+        let (first, second) = (pay(coin, 49), pay(OutPoint::new(pay(coin, 49).compute_txid(), 0), 48));
+        let outpoint = OutPoint::new(second.compute_txid(), 0);
+        let third = pay(outpoint, 47);
+        let block = |height| Whereabouts::Block(Height(height));
+        let waiting = Whereabouts::Mempool;
+        let (on, below) = (MempoolHeight::OnConfirmed, MempoolHeight::OnUnconfirmed);
+        let unspent = |funder| OutpointStatus::Unspent { funder };
+        let spent = |funder, at| OutpointStatus::Spent { funder, spender: third.compute_txid(), at };
+
+        let first = chain.receive(&first);
+        assert_eq!(status(&mut chain, outpoint), OutpointStatus::Missing);
+        let second = chain.receive(&second);
+        assert_eq!(status(&mut chain, outpoint), unspent(waiting(below)));
+        assert_eq!(status(&mut chain, OutPoint { vout: 1, ..outpoint }), OutpointStatus::Missing);
+        chain.forge_of(ScriptBuf::new(), &[first]);
+        assert_eq!(status(&mut chain, outpoint), unspent(waiting(on)));
+        let third = chain.receive(&third);
+        assert_eq!(status(&mut chain, outpoint), spent(waiting(on), waiting(below)));
+        chain.forge_of(ScriptBuf::new(), &[second]);
+        assert_eq!(status(&mut chain, outpoint), spent(block(11), waiting(on)));
+        chain.forge_of(ScriptBuf::new(), &[third]);
+        assert_eq!(status(&mut chain, outpoint), spent(block(11), block(12)));
+
+        chain.undo_to_mempool();
+        assert_eq!(status(&mut chain, outpoint), spent(block(11), waiting(on)));
+        chain.undo_to_mempool();
+        assert_eq!(status(&mut chain, outpoint), spent(waiting(on), waiting(below)));
+        chain.undo_to_mempool();
+        assert_eq!(status(&mut chain, outpoint), spent(waiting(below), waiting(below)));
+        chain.evict(&third);
+        assert_eq!(status(&mut chain, outpoint), unspent(waiting(below)));
+        chain.evict(&first);
+        assert_eq!(status(&mut chain, outpoint), OutpointStatus::Missing);
+    }
+
+    #[test]
+    fn an_unconfirmed_output_that_nobody_can_spend_is_there() {
+        let mut chain = Chain::mainnet(9);
+        let coin = OutPoint::new(COINBASE_9.parse().unwrap(), 0);
+        let note = (Amount::ZERO, ScriptBuf::from_bytes(vec![0x6a, 1, 1]));
+        let txid = chain.receive(&transaction(&[(coin, ScriptBuf::new())], &[note]));
+        let funder = Whereabouts::Mempool(MempoolHeight::OnConfirmed);
+        assert_eq!(status(&mut chain, OutPoint::new(txid, 0)), OutpointStatus::Unspent { funder });
+    }
 }

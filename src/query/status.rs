@@ -221,4 +221,52 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_is_known_ends_in_what_no_block_has() {
+        let mut chain = Chain::mainnet(3);
+        let script = ScriptBuf::from_bytes(vec![0x51]);
+        let hash = ScriptHash::of(&script);
+        let pay = |coin, btc| {
+            transaction(&[(coin, ScriptBuf::new())], &[(Amount::from_int_btc(btc), script.clone())])
+        };
+        let coins = [0; 2].map(|_| OutPoint::new(chain.forge(script.clone(), &[]), 0));
+        let parents = coins.map(|coin| chain.receive(&pay(coin, 49)));
+        let child = chain.receive(&pay(OutPoint::new(parents[0], 0), 48));
+        let mut waiting = parents.map(|txid| (txid.to_string(), 0));
+        waiting.sort();
+        let status_of_it = |chain: &mut Chain| {
+            let (view, _) = chain.commit();
+            let known = view.known(&hash, None, 100).unwrap().unwrap();
+            known.status(&view.unconfirmed(&hash)).map(|status| status.to_string())
+        };
+
+        let [first, second] = coins.map(|coin| coin.txid.to_string());
+        let child = child.to_string();
+        let history =
+            [(&*first, 4), (&*second, 5), (&*waiting[0].0, 0), (&*waiting[1].0, 0), (&*child, -1)];
+        assert_eq!(status_of_it(&mut chain), status(&history));
+
+        chain.forge_of(ScriptBuf::new(), &[parents[0]]);
+        let (mined, left) = (parents[0].to_string(), parents[1].to_string());
+        let mut waiting = [(&*child, 0), (&*left, 0)];
+        waiting.sort();
+        let history = [(&*first, 4), (&*second, 5), (&*mined, 6), waiting[0], waiting[1]];
+        assert_eq!(status_of_it(&mut chain), status(&history));
+    }
+
+    #[test]
+    fn a_script_that_only_the_mempool_knows_has_a_status() {
+        let mut chain = Chain::mainnet(3);
+        let (alice, bob) = (ScriptBuf::from_bytes(vec![0x51]), ScriptBuf::from_bytes(vec![0x52]));
+        let coin = OutPoint::new(chain.forge(alice, &[]), 0);
+        let txid =
+            chain.receive(&transaction(&[(coin, ScriptBuf::new())], &[(Amount::ONE_BTC, bob.clone())]));
+        let (view, _) = chain.commit();
+        let hash = ScriptHash::of(&bob);
+        let known = view.known(&hash, None, 100).unwrap().unwrap();
+        let heard = known.status(&view.unconfirmed(&hash)).map(|status| status.to_string());
+        assert_eq!((known.entries(), heard), (0, status(&[(&txid.to_string(), 0)])));
+        assert_eq!(known.status(&[]), None);
+    }
 }

@@ -1,6 +1,8 @@
-//! A chain to ask questions of: real mainnet blocks from genesis, then blocks of the test's own.
+//! A chain to ask questions of: real mainnet blocks from genesis, then blocks of the test's own, and the mempool on it.
 //!
-//! Nothing is validated: the store is given what a checked chain would give it.
+//! Nothing is validated: the store is given what a checked chain would give it, and `waiting` the pool.
+
+mod waiting;
 
 use std::io::Read as _;
 use std::path::Path;
@@ -16,6 +18,7 @@ use bitcoin::{
 use chainstore::{Coin, Height, NewBlock, Options, ScriptClass, ScriptKey, Store, TxNum};
 
 use super::{SyncState, Touched, View};
+use crate::mempool::{Changes, FeeEstimator, Policy, Pool};
 
 /// A store in a folder of its own, and the views of it.
 #[derive(Debug)]
@@ -25,6 +28,12 @@ pub(crate) struct Chain {
     unmined: Vec<Vec<u8>>,
     /// Makes blocks of equal height differ.
     forged: u64,
+    /// From genesis on.
+    blocks: Vec<Block>,
+    pool: Pool,
+    /// What changed there since the last commit.
+    changes: Changes,
+    estimator: FeeEstimator,
     _folder: tempfile::TempDir,
 }
 
@@ -37,7 +46,16 @@ impl Chain {
         let store = Store::open(folder.path(), options).unwrap();
         let mut unmined = real_blocks(300);
         unmined.reverse();
-        let mut chain = Self { store, unmined, forged: 0, _folder: folder };
+        let mut chain = Self {
+            store,
+            unmined,
+            forged: 0,
+            blocks: Vec::new(),
+            pool: Pool::new(&Policy::core()),
+            changes: Changes::default(),
+            estimator: FeeEstimator::new(Default::default()),
+            _folder: folder,
+        };
         for _ in 0..=tip {
             chain.mine();
         }
@@ -87,9 +105,15 @@ impl Chain {
         txid
     }
 
-    /// Takes the newest block off.
+    /// Takes the newest block off. Its transactions are gone, and what spends from them.
     pub(crate) fn undo(&mut self) {
+        let block = self.take_off();
+        self.forget(&block);
+    }
+
+    fn take_off(&mut self) -> Block {
         self.store.disconnect().unwrap();
+        self.blocks.pop().unwrap()
     }
 
     /// Makes the headers of the next real blocks known, without their blocks.
@@ -110,7 +134,11 @@ impl Chain {
 
     pub(crate) fn commit_as(&mut self, sync: SyncState) -> (Arc<View>, Touched) {
         let commit = self.store.commit().unwrap();
-        (Arc::new(View::new(commit.snapshot.clone(), sync).unwrap()), commit.into())
+        let view = View::new(commit.snapshot.clone(), sync).unwrap();
+        let mut touched = Touched::from(commit);
+        touched.merge(&Touched::from(&std::mem::take(&mut self.changes)));
+        let (mempool, fees) = (self.pool.view(Default::default()), self.board());
+        (Arc::new(view.with_mempool(mempool, Arc::new(fees))), touched)
     }
 
     fn connect(&mut self, block: &Block) {
@@ -139,6 +167,8 @@ impl Chain {
             spent: &coins,
         };
         self.store.connect(&new).unwrap();
+        self.confirm(block);
+        self.blocks.push(block.clone());
     }
 }
 

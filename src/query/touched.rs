@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use bitcoin::Txid;
 use chainstore::ScriptKey;
 
+use crate::mempool::Changes;
+
 /// What may differ between two views.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
@@ -13,7 +15,8 @@ pub enum Touched {
     Only {
         /// Scripts whose history may differ.
         scripts: BTreeSet<ScriptKey>,
-        /// Transactions of the blocks that were connected or disconnected.
+        /// Transactions of the blocks that were connected or disconnected, and those that came to the mempool, left it, or
+        /// have an unconfirmed parent where they had none, or the other way round.
         transactions: BTreeSet<Txid>,
     },
 }
@@ -33,6 +36,17 @@ impl From<chainstore::Commit> for Touched {
         Self::Only {
             scripts: commit.touched.into_iter().collect(),
             transactions: commit.transactions.into_iter().collect(),
+        }
+    }
+}
+
+impl From<&Changes> for Touched {
+    fn from(changes: &Changes) -> Self {
+        let removed = changes.removed.iter().map(|(entry, _)| entry);
+        let entries = changes.added.iter().chain(removed).chain(&changes.flipped);
+        Self::Only {
+            scripts: changes.touched_scripts().into_iter().collect(),
+            transactions: entries.map(|entry| entry.txid).collect(),
         }
     }
 }

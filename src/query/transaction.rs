@@ -76,3 +76,37 @@ impl View {
         Ok(branch.map(|branch| MerkleProof { pos, branch }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::consensus::serialize;
+    use bitcoin::{Amount, ScriptBuf};
+
+    use super::*;
+    use crate::query::testing::{Chain, transaction};
+
+    #[test]
+    fn a_transaction_is_found_in_the_mempool_then_in_its_block_and_back() {
+        let mut chain = Chain::mainnet(3);
+        let coin = OutPoint::new(chain.forge(ScriptBuf::new(), &[]), 0);
+        let payment = transaction(&[(coin, ScriptBuf::new())], &[(Amount::ONE_BTC, ScriptBuf::new())]);
+        let txid = payment.compute_txid();
+        let found = |chain: &mut Chain| {
+            let (view, _) = chain.commit();
+            let proof = view.merkle_proof(Height(5), &txid).unwrap().map(|proof| proof.pos);
+            let confirmed = view.has_transaction(&txid).unwrap();
+            assert_eq!(proof.is_some(), confirmed);
+            view.transaction(&txid).unwrap().map(|found| (found.bytes.to_vec(), found.height, proof))
+        };
+        let bytes = serialize(&payment);
+        assert_eq!(found(&mut chain), None);
+        chain.receive(&payment);
+        assert_eq!(found(&mut chain), Some((bytes.clone(), None, None)));
+        chain.forge_of(ScriptBuf::new(), &[txid]);
+        assert_eq!(found(&mut chain), Some((bytes.clone(), Some(Height(5)), Some(1))));
+        chain.undo_to_mempool();
+        assert_eq!(found(&mut chain), Some((bytes, None, None)));
+        chain.evict(&txid);
+        assert_eq!(found(&mut chain), None);
+    }
+}
