@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use bitcoin::{Amount, ScriptBuf, Transaction, Txid, Wtxid};
 use serde_json::Value;
 
-use crate::electrum::methods::methods;
-use bitcoin::{Amount, Txid, Wtxid};
-
 use crate::electrum::ProtocolVersion;
+use crate::electrum::methods::methods;
 use crate::mempool::{FeeRate, Outcome, PackageMember, PackageOutcome, Taken, Tested};
+use crate::query::testing::transaction;
 use crate::time::Now;
 
 use super::wallet::Wallet;
@@ -137,8 +137,41 @@ fn happens(slot: &mut Option<Wallet>, what: &str) -> Vec<String> {
             let depth: u32 = depth.parse().unwrap();
             (0..depth).for_each(|_| wallet.chain.undo());
             (0..=depth).for_each(|_| {
-                wallet.chain.forge(bitcoin::ScriptBuf::new(), &[]);
+                wallet.chain.forge(ScriptBuf::new(), &[]);
             });
+            wallet.commit()
+        }
+        ["reorg", depth, "to", "mempool"] => {
+            let depth: u32 = depth.parse().unwrap();
+            (0..depth).for_each(|_| wallet.chain.undo_to_mempool());
+            (0..=depth).for_each(|_| {
+                wallet.chain.forge(ScriptBuf::new(), &[]);
+            });
+            wallet.commit()
+        }
+        ["unconfirmed", txid] => {
+            let transaction = wallet.chain.upcoming(&txid.parse().unwrap());
+            wallet.chain.receive(&transaction);
+            wallet.commit()
+        }
+        ["spend", coins, "to", outputs] => {
+            let txid = wallet.chain.receive(&made_up(coins, outputs));
+            let mut heard = vec![format!("! unconfirmed {txid}")];
+            heard.extend(wallet.commit());
+            heard
+        }
+        ["evict", txid] => {
+            wallet.chain.evict(&txid.parse().unwrap());
+            wallet.commit()
+        }
+        ["block", "of", ref txids @ ..] => {
+            let txids: Vec<Txid> = txids.iter().map(|txid| txid.parse().unwrap()).collect();
+            wallet.chain.forge_of(ScriptBuf::new(), &txids);
+            wallet.commit()
+        }
+        ["blocks", "paid", ref rates @ ..] => {
+            let rates: Vec<u64> = rates.iter().map(|rate| rate.parse().unwrap()).collect();
+            wallet.chain.blocks_paid(&rates);
             wallet.commit()
         }
         ["headers", count] => {
@@ -172,6 +205,16 @@ fn happens(slot: &mut Option<Wallet>, what: &str) -> Vec<String> {
         }
         _ => panic!("what is {what}?"),
     }
+}
+
+/// A transaction that spends `TXID:VOUT,...` to `SCRIPT=SATOSHI,...`.
+fn made_up(coins: &str, outputs: &str) -> Transaction {
+    let coins = coins.split(',').map(|coin| (coin.parse().unwrap(), ScriptBuf::new()));
+    let outputs = outputs.split(',').map(|output| {
+        let (script, value) = output.split_once('=').unwrap();
+        (Amount::from_sat(value.parse().unwrap()), ScriptBuf::from_hex(script).unwrap())
+    });
+    transaction(&coins.collect::<Vec<_>>(), &outputs.collect::<Vec<_>>())
 }
 
 fn after_colon(what: &str) -> String {
