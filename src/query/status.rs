@@ -243,8 +243,7 @@ mod tests {
 
         let [first, second] = coins.map(|coin| coin.txid.to_string());
         let child = child.to_string();
-        let history =
-            [(&*first, 4), (&*second, 5), (&*waiting[0].0, 0), (&*waiting[1].0, 0), (&*child, -1)];
+        let history = [(&*first, 4), (&*second, 5), (&*waiting[0].0, 0), (&*waiting[1].0, 0), (&*child, -1)];
         assert_eq!(status_of_it(&mut chain), status(&history));
 
         chain.forge_of(ScriptBuf::new(), &[parents[0]]);

@@ -4,4 +4,5 @@ mod hostile;
 mod limits;
 mod pitfalls;
 mod transcripts;
+mod walk;
 mod wallet;

@@ -1,6 +1,6 @@
 //! The known pitfalls of the protocol, each a test that names it.
 //!
-//! Those of envelopes and amounts stand beside `jsonrpc`, `json` and `methods`; those of the mempool come with it.
+//! Those of envelopes and amounts stand beside `jsonrpc`, `json` and `methods`.
 
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction};
 use serde_json::{Value, json};
@@ -81,6 +81,131 @@ fn pitfall_2_status_history_unspent_and_balance_agree_on_every_script() {
         }
         scripts.pop();
     }
+}
+
+/// Of each notification of a script, the script hash.
+fn notified(seen: &[String]) -> Vec<String> {
+    let message = |line: &String| serde_json::from_str::<Value>(line.strip_prefix("< ").unwrap()).unwrap();
+    seen.iter().map(|line| message(line)["params"][0].as_str().unwrap().to_owned()).collect()
+}
+
+/// Subscribes to scripts; their hashes in the order of notifications.
+fn subscribe(wallet: &mut Wallet, scripts: &[&ScriptBuf]) -> Vec<String> {
+    let mut hashes: Vec<String> = scripts.iter().map(|script| hash_of(script)).collect();
+    for hash in &hashes {
+        wallet.call("blockchain.scripthash.subscribe", json!([hash])).unwrap();
+    }
+    hashes.sort_by_key(|hash| hash.as_bytes().chunks(2).rev().collect::<Vec<_>>().concat());
+    hashes
+}
+
+#[test]
+fn pitfall_3_a_parent_that_confirms_is_told_to_the_scripts_of_its_child() {
+    let mut wallet = Wallet::at(5);
+    let (alice, bob, carol) = (script("alice"), script("bob"), script("carol"));
+    let coin = OutPoint::new(wallet.chain.forge(alice.clone(), &[]), 0);
+    let parent = wallet.chain.receive(&spend(&[coin], &[(49, &bob)]));
+    let child = wallet.chain.receive(&spend(&[OutPoint::new(parent, 0)], &[(48, &carol)]));
+    wallet.commit();
+    // Carol's script is in nothing but the child.
+    let carol = subscribe(&mut wallet, &[&carol]);
+    let height = |wallet: &mut Wallet| {
+        let history = wallet.call("blockchain.scripthash.get_history", json!([carol[0]])).unwrap();
+        assert_eq!(history[0]["tx_hash"], child.to_string());
+        history[0]["height"].as_i64().unwrap()
+    };
+    assert_eq!(height(&mut wallet), -1);
+    wallet.chain.forge_of(script("miner"), &[parent]);
+    assert_eq!(notified(&wallet.commit()), carol);
+    assert_eq!(height(&mut wallet), 0);
+    wallet.chain.undo_to_mempool();
+    wallet.chain.forge(script("miner"), &[]);
+    assert_eq!(notified(&wallet.commit()), carol);
+    assert_eq!(height(&mut wallet), -1);
+}
+
+#[test]
+fn pitfall_4_a_transaction_is_in_the_mempool_or_in_a_block_never_in_both() {
+    let mut wallet = Wallet::at(5);
+    let (alice, bob) = (script("alice"), script("bob"));
+    let coin = OutPoint::new(wallet.chain.forge(alice.clone(), &[]), 0);
+    let payment = wallet.chain.receive(&spend(&[coin], &[(20, &bob), (29, &alice)]));
+    wallet.commit();
+    let hashes = subscribe(&mut wallet, &[&alice, &bob]);
+    wallet.chain.forge_of(script("miner"), &[payment]);
+    // One notification each: no state between is ever told.
+    assert_eq!(notified(&wallet.commit()), hashes);
+    for hash in hashes {
+        let history = wallet.call("blockchain.scripthash.get_history", json!([hash])).unwrap();
+        let payments =
+            history.as_array().unwrap().iter().filter(|entry| entry["tx_hash"] == payment.to_string());
+        let heights: Vec<_> = payments.map(|entry| entry["height"].as_i64().unwrap()).collect();
+        assert_eq!(heights, [7]);
+        assert_eq!(wallet.call("blockchain.scripthash.get_mempool", json!([hash])), Ok(json!([])));
+    }
+}
+
+#[test]
+fn pitfall_5_a_conflict_is_told_to_every_script_of_all_that_it_throws_out() {
+    let mut wallet = Wallet::at(5);
+    let [alice, bob, carol, dave, erin] = ["alice", "bob", "carol", "dave", "erin"].map(script);
+    let coins = [&alice, &erin].map(|owner| OutPoint::new(wallet.chain.forge(owner.clone(), &[]), 0));
+    wallet.commit();
+    let everybody = subscribe(&mut wallet, &[&alice, &bob, &carol, &erin]);
+    // Alice and Erin pay Bob, Bob pays Carol.
+    let receive = |wallet: &mut Wallet| {
+        let parent = wallet.chain.receive(&spend(&coins, &[(98, &bob)]));
+        wallet.chain.receive(&spend(&[OutPoint::new(parent, 0)], &[(97, &carol)]));
+        assert_eq!(notified(&wallet.commit()), everybody);
+    };
+    let is_gone = |wallet: &mut Wallet| {
+        for script in [&bob, &carol] {
+            let hash = json!([hash_of(script)]);
+            assert_eq!(wallet.call("blockchain.scripthash.get_history", hash.clone()), Ok(json!([])));
+            assert_eq!(wallet.call("blockchain.scripthash.subscribe", hash), Ok(Value::Null));
+        }
+        let unspent = json!([hash_of(&erin)]);
+        let unspent = wallet.call("blockchain.scripthash.listunspent", unspent).unwrap();
+        assert_eq!(unspent.as_array().unwrap().len(), 1);
+    };
+    // Replaced by a payment of Alice alone: Erin's script was only an input of what went.
+    receive(&mut wallet);
+    let other = wallet.chain.receive(&spend(&coins[..1], &[(40, &dave)]));
+    assert_eq!(notified(&wallet.commit()), everybody);
+    is_gone(&mut wallet);
+    wallet.chain.evict(&other);
+    assert_eq!(notified(&wallet.commit()), [hash_of(&alice)]);
+    // The same by a block.
+    receive(&mut wallet);
+    wallet.chain.forge(script("miner"), &[spend(&coins[..1], &[(50, &dave)])]);
+    assert_eq!(notified(&wallet.commit()), everybody);
+    is_gone(&mut wallet);
+}
+
+#[test]
+fn pitfall_6_a_reorg_puts_transactions_back_and_tells_old_and_new_scripts() {
+    let mut wallet = Wallet::at(5);
+    let [alice, bob, carol, dave] = ["alice", "bob", "carol", "dave"].map(script);
+    let coins = [0, 1].map(|_| OutPoint::new(wallet.chain.forge(alice.clone(), &[]), 0));
+    let kept = wallet.chain.receive(&spend(&coins[..1], &[(49, &bob)]));
+    let lost = wallet.chain.receive(&spend(&coins[1..], &[(49, &carol)]));
+    wallet.chain.forge_of(script("miner"), &[kept, lost]);
+    wallet.commit();
+    let hashes = subscribe(&mut wallet, &[&alice, &bob, &carol, &dave]);
+    // The other branch has a payment to Dave in the place of that to Carol.
+    wallet.chain.undo_to_mempool();
+    wallet.chain.forge(script("other miner"), &[spend(&coins[1..], &[(50, &dave)])]);
+    wallet.chain.forge(script("other miner"), &[]);
+    assert_eq!(notified(&wallet.commit()), hashes);
+    let mut history = |script: &ScriptBuf| {
+        let history = wallet.call("blockchain.scripthash.get_history", json!([hash_of(script)])).unwrap();
+        let entries = history.as_array().unwrap().iter();
+        entries.map(|entry| entry["height"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(history(&alice), [6, 7, 8, 0]);
+    assert_eq!(history(&bob), [0]);
+    assert_eq!(history(&carol), [0; 0]);
+    assert_eq!(history(&dave), [8]);
 }
 
 #[test]
@@ -236,7 +361,10 @@ fn pitfall_17_scripts_of_op_return_have_no_history_and_stay_null() {
     let note = ScriptBuf::new_op_return([1, 2, 3]);
     assert_eq!(wallet.call("blockchain.scripthash.subscribe", json!([hash_of(&note)])), Ok(Value::Null));
     let txid = wallet.chain.forge(note.clone(), &[]);
+    let coin = OutPoint::new(wallet.chain.forge(script("alice"), &[]), 0);
+    wallet.chain.receive(&spend(&[coin], &[(1, &note)]));
     assert_eq!(wallet.commit(), Vec::<String>::new());
+    assert_eq!(wallet.call("blockchain.scripthash.get_mempool", json!([hash_of(&note)])), Ok(json!([])));
     assert_eq!(wallet.call("blockchain.scripthash.get_history", json!([hash_of(&note)])), Ok(json!([])));
     assert!(wallet.call("blockchain.transaction.get", json!([txid.to_string()])).is_ok());
 }

@@ -170,8 +170,11 @@ fn happens(slot: &mut Option<Wallet>, what: &str) -> Vec<String> {
             wallet.commit()
         }
         ["blocks", "paid", ref rates @ ..] => {
-            let rates: Vec<u64> = rates.iter().map(|rate| rate.parse().unwrap()).collect();
-            wallet.chain.blocks_paid(&rates);
+            let rates = rates.iter().flat_map(|rate| {
+                let (count, rate) = rate.split_once('x').unwrap();
+                vec![rate.parse().unwrap(); count.parse().unwrap()]
+            });
+            wallet.chain.blocks_paid(&rates.collect::<Vec<u64>>());
             wallet.commit()
         }
         ["headers", count] => {

@@ -72,8 +72,7 @@ impl Chain {
             transaction.input.iter().map(|input| input.previous_output).collect()
         };
         let transactions = block.txdata[1..].iter();
-        let transactions =
-            transactions.map(|transaction| (transaction.compute_txid(), spent(transaction)));
+        let transactions = transactions.map(|transaction| (transaction.compute_txid(), spent(transaction)));
         let changes = self.pool.connect_block(Default::default(), transactions);
         self.changes.merge(changes);
     }
