@@ -121,7 +121,7 @@ ROWS = [
         "`broadcast_package` in 1.4",
         "-32601",
         "served",
-        "it came with 1.6, and needs a mempool, which peerdex does not have yet",
+        "it came with 1.6",
         lambda case: case.asks("blockchain.transaction.broadcast_package")
         and case.our[:2] == ("error", -32601),
     ),

@@ -212,28 +212,6 @@ ROWS = [
     ),
     Row(
         "ElectrumX",
-        "`broadcast_package`, `testmempoolaccept`",
-        "-32601",
-        "passed to the node",
-        "they need a mempool, which peerdex does not have yet",
-        lambda case: case.asks(
-            "blockchain.transaction.broadcast_package", "blockchain.transaction.testmempoolaccept"
-        )
-        and case.our[:2] == ("error", -32601),
-    ),
-    Row(
-        "ElectrumX",
-        "`broadcast` of what breaks two rules",
-        "error 1, the consensus rule",
-        "error 1, the rule of relay policy",
-        "ElectrumX passes on what its node meets first; our peers judge policy",
-        lambda case: case.asks("blockchain.transaction.broadcast")
-        and case.errors(1)
-        and "bad-txns-inputs-missingorspent" in case.our[2]
-        and "\n\nscriptpubkey\n" in case.their[2],
-    ),
-    Row(
-        "ElectrumX",
         "`scriptpubkey.*` by the name *scriptpubkey*",
         "taken, and *spk* too",
         "only *spk*",
