@@ -42,9 +42,13 @@ fn chain(blocks: u32) -> Vec<Vec<u8>> {
     chain.iter().map(bitcoin::consensus::serialize).collect()
 }
 
+/// Anyone can spend it: scripts are run.
+fn script(n: u32) -> ScriptBuf {
+    ScriptBuf::from([&[0x04][..], &n.to_le_bytes(), &[0x51]].concat())
+}
+
 fn block(chain: &[Block]) -> Block {
     let height = chain.len() as u32;
-    let script = |n: u32| ScriptBuf::from([&[0x51, 0x04][..], &n.to_le_bytes()].concat());
     let pay = |script_pubkey, value| TxOut { value: Amount::from_sat(value), script_pubkey };
     let mut output = vec![pay(script(height % 7), 5_000_000), pay(script(1_000 + height), 1_000)];
     output.push(pay(ScriptBuf::from([&[0x6a][..], &[0x51; PADDING_BYTES]].concat()), 0));
@@ -117,7 +121,7 @@ fn full_at_the_tip_wallets_are_served_and_it_goes_on_by_itself() {
     let Some((peer, mut server)) = start(short) else { return };
     server.wait_synced(&tip_of(short), SYNC);
     let index = NaiveIndex::of_raw(short);
-    let known = script_hash(&[&[0x51, 0x04][..], &1_007u32.to_le_bytes()].concat());
+    let known = script_hash(script(1_007).as_bytes());
     let folder = server.folder_inside();
 
     // Twice: what was once repaired must be repairable again.
@@ -134,7 +138,7 @@ fn full_at_the_tip_wallets_are_served_and_it_goes_on_by_itself() {
             let history = client.call("blockchain.scripthash.get_history", json!([known])).unwrap();
             assert_eq!(history.as_array().unwrap().len(), 1, "{history}");
             let coins = client.call("blockchain.scripthash.listunspent", json!([known])).unwrap();
-            assert_eq!(coins, index.unspent()[&[&[0x51, 0x04][..], &1_007u32.to_le_bytes()].concat()]);
+            assert_eq!(coins, index.unspent()[script(1_007).as_bytes()]);
             std::thread::sleep(Duration::from_millis(500));
         }
         assert_eq!(server.log().matches("disk full").count(), said + 1, "said once:\n{}", server.log());
