@@ -90,7 +90,7 @@ fn a_payment_is_seen_before_its_block_and_its_child_turns_from_minus_one_to_zero
     // The parent alone is mined: the child's height is 0 now, and scripts that only the child touches hear of it.
     let payee_script = script_of(&node, &payee);
     let before = client.subscribe(&payee_script).unwrap();
-    node.generate_block(&[parent.clone()]);
+    node.generate_block(std::slice::from_ref(&parent));
     let height = i64::from(node.height());
     let heights = wait_for("both to be told", PATIENCE, || {
         let history = client.history(&script).unwrap();
