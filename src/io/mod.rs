@@ -224,7 +224,8 @@ async fn serve_chain(
     let hub = Arc::new(wallets::Hub::new(Arc::new(view)));
     let (submission_sender, submissions) = mpsc::channel(SUBMISSIONS);
     let shared = doors.serve(clock, server, hub.clone(), submission_sender, stop.clone());
-    office.serve(config.network, &shared);
+    let relayed = Arc::default();
+    office.serve(config.network, &shared, &relayed);
     drop(shared);
 
     let (peer_events, peers) = mpsc::channel(PEER_EVENTS);
@@ -291,6 +292,7 @@ async fn serve_chain(
         stop: stop.clone(),
         links: runtime::Links::default(),
         trust: config.trust.clone(),
+        relayed,
     };
     let result = runtime.run().await;
     stop.cancel();

@@ -3,9 +3,9 @@
 //! Peers, threads, wallets' submissions and timers come in through channels; nothing here decides anything.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use super::clock::Clock;
 use super::connection::{PeerCommand, PeerEvent, PeerLink};
 use super::keeper::Order;
 use super::operator::Operator;
+use super::rpc::Relayed;
 use super::threads::{CheckJob, ThreadEvent};
 use super::wallets::{Hub, SubmissionReply, SubmissionRequest};
 use crate::config::HostPort;
@@ -53,6 +54,8 @@ pub struct Runtime {
     pub links: Links,
     /// The operator's own nodes.
     pub trust: Vec<HostPort>,
+    /// For whoever asks as the operator.
+    pub relayed: Arc<Mutex<Relayed>>,
 }
 
 /// Whom the loop can answer.
@@ -96,6 +99,8 @@ impl Runtime {
     fn timeout(&mut self) {
         self.node.handle_timeout(self.clock.now());
         self.operator.progress(&self.node.progress());
+        let relayed = Relayed { coverage: self.node.coverage(), broadcasts: self.node.broadcasts() };
+        *self.relayed.lock().unwrap_or_else(PoisonError::into_inner) = relayed;
     }
 
     fn peer_event(&mut self, event: PeerEvent) {

@@ -4,7 +4,7 @@ use super::keeper::{self, Event, MempoolNews};
 use super::{Node, Notice, Output, SubmissionId, tip_of};
 use crate::mempool::{FeeRate, Outcome, Submission};
 use crate::peer::PeerId;
-use crate::relay::{self, BroadcastId, Confirmed};
+use crate::relay::{self, BroadcastId, BroadcastReport, Confirmed};
 use crate::time::Now;
 
 /// From this on a peer's filter is no price of relay: it takes nothing, or its mempool is flooded.
@@ -107,6 +107,16 @@ impl Node {
         let theirs = self.headers.peer_tip(peer).map(|tip| tip.work);
         let is_behind = theirs.zip(ours).is_some_and(|(theirs, ours)| theirs < ours);
         self.relay.set_behind(peer, is_behind);
+    }
+
+    /// Share of the last blocks, by weight, that was in the mempool before they came.
+    pub fn coverage(&self) -> Option<f64> {
+        self.mempool.as_ref().and_then(|news| news.coverage)
+    }
+
+    /// What peers did with wallets' transactions.
+    pub fn broadcasts(&self) -> Vec<BroadcastReport> {
+        self.relay.report()
     }
 
     fn mempool_news(&mut self, now: Now, news: MempoolNews) {

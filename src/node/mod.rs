@@ -7,11 +7,9 @@
 //! `broadcast` the plain sending of wallets' transactions.
 
 pub mod chain;
-mod follow;
 mod gossip;
 pub mod keeper;
 mod progress;
-mod reader;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

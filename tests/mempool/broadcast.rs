@@ -28,7 +28,7 @@ fn input(coin: &Value) -> Value {
 #[test]
 fn a_broadcast_is_answered_as_the_node_answers_it() {
     let Some(node) = super::node() else { return };
-    let (mut server, _) = synced(&node);
+    let (mut server, at) = synced(&node);
     let mut client = server.client();
     let address = text(&node.rpc("getnewaddress", json!(["", "bech32"])));
     let coin = coins(&node, 8);
@@ -103,6 +103,10 @@ fn a_broadcast_is_answered_as_the_node_answers_it() {
         began.elapsed()
     );
     assert!(pool_of(&node).contains(&txid_of(&good)));
+
+    let report = super::rpc(&at, &["broadcasts"]);
+    let row = report.as_array().unwrap().iter().find(|row| row["txid"] == sent).expect("it is not mined yet");
+    assert_eq!((&row["sent"], &row["accepted"], &row["unseen"]), (&json!(1), &json!(1), &json!(false)));
 
     // Once more it is no error, as `sendrawtransaction` has it; in conflict, and mined, it is.
     assert_eq!(client.call("blockchain.transaction.broadcast", json!([good])).unwrap(), sent);

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::electrum::transport::Transport;
 use crate::mempool::{FeeBoard, FeeRate, MempoolView};
+use crate::relay::BroadcastReport;
 
 /// JSON-RPC's own codes.
 const PARSE_ERROR: i64 = -32700;
@@ -42,6 +43,16 @@ pub struct Facts {
     pub log_new: bool,
     pub mempool: MempoolView,
     pub fees: FeeBoard,
+    pub relayed: Relayed,
+}
+
+/// What is known of the way of transactions over the network, as the node said last.
+#[derive(Clone, Debug, Default)]
+pub struct Relayed {
+    /// Share of the last blocks, by weight, that was in the mempool before they came; `None` before any came.
+    pub coverage: Option<f64>,
+    /// Of wallets' transactions that no block has yet.
+    pub broadcasts: Vec<BroadcastReport>,
 }
 
 /// Sessions of one subnet, which pay together.
@@ -104,12 +115,13 @@ pub struct Method {
 }
 
 /// All of them.
-pub const METHODS: [Method; 8] = [
+pub const METHODS: [Method; 9] = [
     Method { name: "getinfo", help: "what the server is doing", answer: getinfo },
     Method { name: "sessions", help: "who is connected", answer: sessions },
     Method { name: "groups", help: "what subnets owe", answer: groups },
     Method { name: "disconnect", help: "ID... or all: end sessions", answer: disconnect },
     Method { name: "log", help: "ID..., all, none or new: log what sessions ask", answer: log },
+    Method { name: "broadcasts", help: "what peers did with wallets' transactions", answer: broadcasts },
     Method { name: "getmempoolinfo", help: "the mempool in figures", answer: mempool_info },
     Method { name: "getrawmempool", help: "ids of all unconfirmed transactions", answer: raw_mempool },
     Method { name: "stop", help: "end the server", answer: stop },
@@ -209,8 +221,26 @@ fn mempool_info(facts: &Facts, params: &[Value]) -> Outcome {
         "mempoolminfee": rate(facts.fees.min),
         "minrelaytxfee": rate(facts.fees.relay),
         "incrementalrelayfee": rate(facts.fees.incremental),
+        "coverage": facts.relayed.coverage,
     });
     Ok((info, Action::Nothing))
+}
+
+/// Numbers are of peers.
+fn broadcasts(facts: &Facts, params: &[Value]) -> Outcome {
+    nothing_more(params)?;
+    let row = |report: &BroadcastReport| {
+        json!({
+            "txid": report.txid.to_string(),
+            "sent": report.sent,
+            "delivered": report.delivered,
+            "asked": report.asked,
+            "announced": report.announced,
+            "accepted": report.accepted,
+            "unseen": report.is_unseen,
+        })
+    };
+    Ok((facts.relayed.broadcasts.iter().map(row).collect(), Action::Nothing))
 }
 
 fn raw_mempool(facts: &Facts, params: &[Value]) -> Outcome {

@@ -39,6 +39,19 @@ fn facts() -> Facts {
         log_new: false,
         mempool: MempoolView::default(),
         fees: FeeBoard::new(FeeRate(100), FeeRate(100), FeeRate(100)),
+        relayed: Relayed {
+            coverage: Some(0.75),
+            broadcasts: vec![BroadcastReport {
+                txid: "ab".repeat(32).parse().unwrap(),
+                wtxid: "cd".repeat(32).parse().unwrap(),
+                sent: 2,
+                delivered: 2,
+                asked: 0,
+                announced: 3,
+                accepted: 1,
+                is_unseen: false,
+            }],
+        },
     }
 }
 
@@ -132,4 +145,23 @@ fn a_wrong_request_is_answered_in_words() {
     );
     // A notification does what it says, silently.
     assert_eq!(ask("{\"method\":\"stop\"}"), (Value::Null, Action::Stop));
+}
+
+#[test]
+fn the_mempool_and_what_became_of_broadcasts_are_shown() {
+    let (answer, _) = call("getmempoolinfo", json!([]));
+    let info = &answer["result"];
+    assert_eq!(
+        (&info["size"], &info["minrelaytxfee"], &info["coverage"]),
+        (&json!(0), &json!(0.000_001), &json!(0.75))
+    );
+    let (answer, _) = call("broadcasts", json!([]));
+    assert_eq!(
+        answer["result"],
+        json!([{
+            "txid": "ab".repeat(32), "sent": 2, "delivered": 2, "asked": 0, "announced": 3, "accepted": 1,
+            "unseen": false,
+        }])
+    );
+    assert_eq!(call("getrawmempool", json!([])).0["result"], json!([]));
 }

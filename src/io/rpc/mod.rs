@@ -6,4 +6,5 @@ mod methods;
 mod server;
 
 pub use client::call;
+pub use methods::Relayed;
 pub use server::bind;

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::methods::{self, Action, Facts, GroupFacts, SessionFacts};
+use super::methods::{self, Action, Facts, GroupFacts, Relayed, SessionFacts};
 use crate::config::{Place, Service};
 use crate::electrum::Subnet;
 use crate::electrum::transport::{LineDecoder, Transport};
@@ -88,10 +88,11 @@ fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
 
 impl Office {
     /// Answers operators until the server stops.
-    pub fn serve(self, network: bitcoin::Network, shared: &Shared) {
+    pub fn serve(self, network: bitcoin::Network, shared: &Shared, relayed: &Arc<Mutex<Relayed>>) {
         let desk = Desk {
             network,
             shared: shared.clone(),
+            relayed: relayed.clone(),
             started: Instant::now(),
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         };
@@ -131,6 +132,7 @@ impl Door {
 struct Desk {
     network: bitcoin::Network,
     shared: Shared,
+    relayed: Arc<Mutex<Relayed>>,
     started: Instant,
     places: Arc<Semaphore>,
 }
@@ -208,6 +210,7 @@ impl Desk {
             log_new: self.shared.sessions.logs_new(),
             mempool: view.mempool().clone(),
             fees: view.fees().clone(),
+            relayed: self.relayed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

@@ -3,33 +3,38 @@
 //! In: commands, in the order in which they are to take effect. Out: what became of each, scripts to be run, and from
 //! time to time what wallets should see. The shell gives it a thread of its own; the simulation calls it directly. Who
 //! is asked for a transaction and who is told of it is decided elsewhere (`relay`).
+//!
+//! `judge` has what waits for a verdict, `reader` is the chain as admission asks for it, `follow` goes along with the
+//! chain, by the `way` from one tip to another.
 
-use std::collections::{HashMap, VecDeque, hash_map};
+mod follow;
+mod judge;
+mod reader;
+mod way;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Wtxid;
-use bytes::Bytes;
 use chainstore::{Error, Snapshot, Tip};
 
-use super::follow::{KnownBlock, Way};
-use super::reader::Reader;
 use super::{SubmissionId, tip_of};
 use crate::mempool::{
-    Admission, BlockFees, Changes, Covered, Dumped, Entry, FeeBoard, FeeEstimator, FeeRate, Member, Mempool,
-    MempoolView, Moment, Outcome, Package, PackageStep, Policy, Reject, RejectKind, Removal, Request,
-    RequestStep, ScriptCheck, ScriptJob, Submission, Unconfirmed, histogram,
+    BlockFees, Changes, Dumped, Entry, FeeBoard, FeeEstimator, FeeRate, Mempool, MempoolView, Outcome,
+    Package, Policy, Reject, Removal, Request, ScriptJob, Submission, Unconfirmed, histogram,
 };
 use crate::query::Touched;
 use crate::relay::{Job, JobId, Verdict};
 use crate::time::{Instant, Now};
+use judge::{Restored, Task, Trust};
+use reader::Reader;
+pub use way::KnownBlock;
 
 /// How often wallets are shown what changed; a new tip is shown at once.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// How often old transactions are looked for, and wallets are shown a fee that fell by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
-/// A way of more blocks is not followed block by block: what waits is judged anew on the new tip.
-const MAX_WAY: u32 = 30;
 /// Transactions of a dump that are judged before somebody else has his turn.
 const RESTORED_AT_ONCE: usize = 32;
 
@@ -103,37 +108,6 @@ pub struct MempoolNews {
     /// Share of the last blocks, by weight, that was here before they came.
     pub coverage: Option<f64>,
 }
-
-/// What is to be judged, and is asked about again once scripts were run.
-#[derive(Debug)]
-enum Task {
-    One(Job, Trust),
-    Pair(JobId, Package, Trust),
-    Request(SubmissionId, Request),
-    Restored(Restored),
-    Kept(Wtxid, Package),
-}
-
-/// A transaction that was here before.
-#[derive(Debug)]
-struct Restored {
-    raw: Bytes,
-    /// Read when its turn comes: there may be many.
-    tx: Option<Arc<Unconfirmed>>,
-    /// When it came first, Unix time in seconds.
-    first_seen: u64,
-    /// Whether it waits for its parents for the second time.
-    again: bool,
-}
-
-impl Restored {
-    fn of(dumped: Dumped) -> Self {
-        Self { raw: dumped.raw, tx: None, first_seen: dumped.first_seen, again: false }
-    }
-}
-
-/// Whether its scripts are good because of who sent it.
-type Trust = ScriptCheck;
 
 /// See the module.
 #[derive(Debug)]
@@ -295,209 +269,6 @@ impl Keeper {
         (self.mempool.view(now), tip_of(&self.snapshot))
     }
 
-    /// Takes a task as far as it can go; it waits where scripts have to be run first.
-    fn run(&mut self, now: Now, task: Task) {
-        if let Some((jobs, task)) = self.judge(now, task) {
-            self.wait(jobs, task);
-        }
-        if let Some(error) = self.reader.take_failure() {
-            self.events.push_back(Event::Failed(error));
-        }
-    }
-
-    /// The task comes back with the scripts that have to be run before there is a verdict.
-    fn judge(&mut self, now: Now, task: Task) -> Option<(Vec<ScriptJob>, Task)> {
-        let own = Moment { chain: &self.reader, now, scripts: Trust::Run };
-        match task {
-            Task::One(job, scripts) => {
-                let verdict = match self.mempool.admit(&job.tx, Moment { scripts, ..own }) {
-                    Admission::NeedsScripts(wanted) => {
-                        return self.unless_without(wanted, Task::One(job, scripts));
-                    }
-                    Admission::Accepted(entry) => Verdict::Accepted(entry),
-                    Admission::MissingInputs { parents } => Verdict::MissingInputs { parents },
-                    Admission::Rejected(reject) => Verdict::Rejected(reject),
-                };
-                self.events.push_back(Event::Verdict { id: job.id, verdict, child: None });
-            }
-            Task::Pair(id, mut package, scripts) => {
-                match self.mempool.admit_package(&mut package, Moment { scripts, ..own }) {
-                    PackageStep::NeedsScripts(jobs) => {
-                        return self.unless_without(jobs, Task::Pair(id, package, scripts));
-                    }
-                    PackageStep::Done(result) => {
-                        let mut verdicts =
-                            result.members.into_iter().map(|(tx, member)| self.verdict(&tx, member));
-                        let verdict = verdicts.next().unwrap_or_else(not_judged);
-                        let child = verdicts.next();
-                        self.events.push_back(Event::Verdict { id, verdict, child });
-                    }
-                }
-            }
-            Task::Request(id, mut request) => match self.mempool.submit(&mut request, own) {
-                RequestStep::NeedsScripts(jobs) => {
-                    return self.unless_without(jobs, Task::Request(id, request));
-                }
-                RequestStep::Done { outcome, relay } if relay.is_empty() => {
-                    self.events.push_back(Event::Submitted { id, outcome });
-                }
-                RequestStep::Done { outcome, relay } => {
-                    let entries =
-                        relay.iter().filter_map(|wtxid| self.mempool.by_wtxid(wtxid)).cloned().collect();
-                    self.events.push_back(Event::Passed { id, entries, outcome });
-                }
-            },
-            Task::Kept(wtxid, mut package) => match self.mempool.admit_package(&mut package, own) {
-                PackageStep::NeedsScripts(jobs) => {
-                    return self.unless_without(jobs, Task::Kept(wtxid, package));
-                }
-                PackageStep::Done(result) => {
-                    let here =
-                        result.members.iter().map(|(tx, _)| self.mempool.by_wtxid(&tx.wtxid()).cloned());
-                    let here: Vec<Arc<Entry>> = here.flatten().collect();
-                    let is_here = here.last().is_some_and(|last| last.wtxid == wtxid);
-                    self.events.push_back(if is_here { Event::Restored(here) } else { Event::Void(wtxid) });
-                }
-            },
-            Task::Restored(mut restored) => {
-                let parsed =
-                    restored.tx.take().or_else(|| Unconfirmed::parse(&restored.raw).ok().map(Arc::new))?;
-                let now = Now { unix: restored.first_seen, ..now };
-                match self.mempool.admit(&parsed, Moment { now, ..own }) {
-                    Admission::NeedsScripts(wanted) => {
-                        restored.tx = Some(parsed);
-                        return self.unless_without(wanted, Task::Restored(restored));
-                    }
-                    // Its parents may come after it, if a reorganisation brought them.
-                    Admission::MissingInputs { .. } if !restored.again => {
-                        self.restored.push_back(Task::Restored(Restored { again: true, ..restored }));
-                    }
-                    // What is no longer good is forgotten.
-                    Admission::Accepted(_) | Admission::MissingInputs { .. } | Admission::Rejected(_) => {}
-                }
-            }
-        }
-        None
-    }
-
-    /// Where scripts cannot be run, nobody's word is taken for them.
-    fn unless_without(&mut self, jobs: Vec<ScriptJob>, task: Task) -> Option<(Vec<ScriptJob>, Task)> {
-        if self.runs_scripts {
-            return Some((jobs, task));
-        }
-        let reject = || Reject::new(RejectKind::Unknown, "this server cannot run scripts");
-        match task {
-            Task::One(job, _) => {
-                self.events.push_back(Event::Verdict {
-                    id: job.id,
-                    verdict: Verdict::Rejected(reject()),
-                    child: None,
-                });
-            }
-            Task::Pair(id, ..) => {
-                let (verdict, child) = (Verdict::Rejected(reject()), Some(Verdict::Rejected(reject())));
-                self.events.push_back(Event::Verdict { id, verdict, child });
-            }
-            Task::Request(id, _) => {
-                let why = "this server was built without a script verifier and shows nothing to peers that it cannot judge";
-                self.events.push_back(Event::Submitted { id, outcome: Outcome::Unavailable(why.into()) });
-            }
-            Task::Restored(_) | Task::Kept(..) => {}
-        }
-        None
-    }
-
-    fn wait(&mut self, jobs: Vec<ScriptJob>, task: Task) {
-        // It is asked about again after the first of them; by then others may be done too.
-        let Some(first) = jobs.first().map(|job| job.tx.wtxid()) else { return };
-        for job in jobs {
-            if let hash_map::Entry::Vacant(place) = self.waiting.entry(job.tx.wtxid()) {
-                place.insert(Vec::new());
-                self.scripts.push_back(job);
-            }
-        }
-        self.waiting.entry(first).or_default().push(task);
-    }
-
-    fn verdict(&self, tx: &Unconfirmed, member: Option<Member>) -> Verdict {
-        match (self.mempool.by_wtxid(&tx.wtxid()), member) {
-            (Some(entry), _) => Verdict::Accepted(entry.clone()),
-            (None, Some(Member::Rejected(reject))) => Verdict::Rejected(reject),
-            (None, _) => not_judged(),
-        }
-    }
-
-    /// The chain moved.
-    fn follow(&mut self, now: Now, snapshot: Arc<Snapshot>, fees: Vec<BlockFees>) {
-        let before = std::mem::replace(&mut self.snapshot, snapshot.clone());
-        self.reader = Reader::new(snapshot.clone());
-        self.is_urgent = true;
-        if tip_of(&before) == tip_of(&snapshot) || !self.started {
-            self.learn(now, &fees, &[]);
-            return;
-        }
-        match Way::between(&before, &snapshot, MAX_WAY) {
-            Ok(Some(way)) => self.follow_blocks(now, way, &fees),
-            Ok(None) => self.judge_anew(now),
-            Err(error) => {
-                self.events.push_back(Event::Failed(error));
-                self.judge_anew(now);
-            }
-        }
-    }
-
-    fn follow_blocks(&mut self, now: Now, way: Way, fees: &[BlockFees]) {
-        for block in &way.left {
-            let raw = block.block.txdata.iter().map(bitcoin::consensus::serialize);
-            let transactions = raw.filter_map(|raw| Unconfirmed::parse(&raw).ok()).map(Arc::new);
-            self.mempool.disconnect_block(transactions.collect());
-            self.estimator.block_disconnected(&block.at.hash);
-        }
-        for block in &way.connected {
-            let covered = self.covered(block);
-            self.mempool.connect_block(now, block.txids.iter().copied().zip(&block.block.txdata));
-            self.learn(now, fees, &[(block.at, covered)]);
-        }
-        self.mempool.tip_changed(&self.reader, now);
-        self.events.push_back(Event::Followed { left: way.left, connected: way.connected });
-    }
-
-    /// Tells the estimator of blocks, as far as their fees are known.
-    fn learn(&mut self, now: Now, fees: &[BlockFees], blocks: &[(Tip, Covered)]) {
-        for fees in fees {
-            let covered = blocks.iter().find(|(at, _)| at.hash == fees.hash);
-            let covered = covered.map(|(_, covered)| *covered).unwrap_or_default();
-            let chunks = self.mempool.pool().chunks().map(|chunk| (chunk.fee, chunk.vsize()));
-            self.estimator.block_connected(now.instant, fees.clone(), covered, chunks);
-        }
-    }
-
-    /// How much of a block was here before it came.
-    fn covered(&self, block: &KnownBlock) -> Covered {
-        let mut covered = Covered::default();
-        for (tx, txid) in block.block.txdata.iter().zip(&block.txids).skip(1) {
-            let weight = tx.weight().to_wu();
-            covered.all += weight;
-            covered.had += if self.mempool.get(txid).is_some() { weight } else { 0 };
-        }
-        covered
-    }
-
-    /// All transactions are judged again on the new tip: too many blocks lie between, or they cannot be read. Scripts are
-    /// not run again.
-    fn judge_anew(&mut self, now: Now) {
-        let (view, _) = self.view(now);
-        self.mempool.clear();
-        let mut left: Vec<Arc<Entry>> = view.entries().cloned().collect();
-        left.sort_by_key(|entry| entry.at);
-        let anew = left.into_iter().map(|entry| {
-            let (raw, first_seen) = (entry.raw.clone(), entry.unix);
-            Task::Restored(Restored { raw, tx: None, first_seen, again: false })
-        });
-        let before = std::mem::take(&mut self.restored);
-        self.restored = anew.chain(before).collect();
-    }
-
     /// Takes account of what changed, and shows it when it is time. What comes back is no demand.
     fn settle(&mut self, now: Now, is_demand: bool) {
         let changes = self.mempool.take_changes();
@@ -545,8 +316,4 @@ impl Keeper {
             coverage: self.estimator.coverage(),
         }));
     }
-}
-
-fn not_judged() -> Verdict {
-    Verdict::Rejected(Reject::new(RejectKind::Unknown, "transaction failed"))
 }

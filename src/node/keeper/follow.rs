@@ -1,0 +1,86 @@
+//! The chain moves, and the mempool with it.
+
+use std::sync::Arc;
+
+use chainstore::{Snapshot, Tip};
+
+use super::judge::{Restored, Task};
+use super::reader::Reader;
+use super::way::{KnownBlock, Way};
+use super::{Event, Keeper};
+use crate::mempool::{BlockFees, Covered, Entry, Unconfirmed};
+use crate::node::tip_of;
+use crate::time::Now;
+
+/// A way of more blocks is not followed block by block: what waits is judged anew on the new tip.
+const MAX_WAY: u32 = 30;
+
+impl Keeper {
+    /// The chain moved.
+    pub(super) fn follow(&mut self, now: Now, snapshot: Arc<Snapshot>, fees: Vec<BlockFees>) {
+        let before = std::mem::replace(&mut self.snapshot, snapshot.clone());
+        self.reader = Reader::new(snapshot.clone());
+        self.is_urgent = true;
+        if tip_of(&before) == tip_of(&snapshot) || !self.started {
+            self.learn(now, &fees, &[]);
+            return;
+        }
+        match Way::between(&before, &snapshot, MAX_WAY) {
+            Ok(Some(way)) => self.follow_blocks(now, way, &fees),
+            Ok(None) => self.judge_anew(now),
+            Err(error) => {
+                self.events.push_back(Event::Failed(error));
+                self.judge_anew(now);
+            }
+        }
+    }
+
+    fn follow_blocks(&mut self, now: Now, way: Way, fees: &[BlockFees]) {
+        for block in &way.left {
+            let raw = block.block.txdata.iter().map(bitcoin::consensus::serialize);
+            let transactions = raw.filter_map(|raw| Unconfirmed::parse(&raw).ok()).map(Arc::new);
+            self.mempool.disconnect_block(transactions.collect());
+            self.estimator.block_disconnected(&block.at.hash);
+        }
+        for block in &way.connected {
+            let covered = self.covered(block);
+            self.mempool.connect_block(now, block.txids.iter().copied().zip(&block.block.txdata));
+            self.learn(now, fees, &[(block.at, covered)]);
+        }
+        self.mempool.tip_changed(&self.reader, now);
+        self.events.push_back(Event::Followed { left: way.left, connected: way.connected });
+    }
+
+    /// Tells the estimator of blocks, as far as their fees are known.
+    fn learn(&mut self, now: Now, fees: &[BlockFees], blocks: &[(Tip, Covered)]) {
+        for fees in fees {
+            let covered = blocks.iter().find(|(at, _)| at.hash == fees.hash);
+            let covered = covered.map(|(_, covered)| *covered).unwrap_or_default();
+            let chunks = self.mempool.pool().chunks().map(|chunk| (chunk.fee, chunk.vsize()));
+            self.estimator.block_connected(now.instant, fees.clone(), covered, chunks);
+        }
+    }
+
+    /// How much of a block was here before it came.
+    fn covered(&self, block: &KnownBlock) -> Covered {
+        let mut covered = Covered::default();
+        for (tx, txid) in block.block.txdata.iter().zip(&block.txids).skip(1) {
+            let weight = tx.weight().to_wu();
+            covered.all += weight;
+            covered.had += if self.mempool.get(txid).is_some() { weight } else { 0 };
+        }
+        covered
+    }
+
+    /// All transactions are judged again on the new tip: too many blocks lie between, or they cannot be read. Scripts are
+    /// not run again.
+    fn judge_anew(&mut self, now: Now) {
+        let (view, _) = self.view(now);
+        self.mempool.clear();
+        let mut left: Vec<Arc<Entry>> = view.entries().cloned().collect();
+        left.sort_by_key(|entry| entry.at);
+        let anew = left.iter().map(|entry| Task::Restored(Restored::new(entry.raw.clone(), entry.unix)));
+        let before = std::mem::take(&mut self.restored);
+        self.restored = anew.chain(before).collect();
+    }
+}
