@@ -123,9 +123,10 @@ fn a_broadcast_is_answered_as_the_node_answers_it() {
     assert_eq!(reason(&ours.message), theirs);
 
     // A chain of two at once, where the child pays for its parent. Knots takes no parent that does not pay for its relay.
-    let parent = pay(&coin[2], if is_knots() { 0.000_001 } else { 0.0 });
+    let fee = if is_knots() { 0.000_001 } else { 0.0 };
+    let parent = pay(&coin[2], fee);
     let script = script_of(&node, &address);
-    let previous = json!([{"txid": txid_of(&parent), "vout": 0, "scriptPubKey": hex_of(&script), "amount": amount(&coin[2])}]);
+    let previous = json!([{"txid": txid_of(&parent), "vout": 0, "scriptPubKey": hex_of(&script), "amount": left(&coin[2], fee)}]);
     let raw = node.rpc(
         "createrawtransaction",
         json!([[{"txid": txid_of(&parent), "vout": 0}], [{ &address: left(&coin[2], 0.0005) }]]),
