@@ -39,6 +39,7 @@ use tracing::{error, info};
 use crate::care;
 use crate::config::{Config, Import};
 use crate::electrum::Server;
+use crate::mempool::{FeeBoard, MempoolView, Policy};
 use crate::node::Node;
 use crate::node::chain::Chain;
 use crate::node::keeper::{Command, Keeper};
@@ -216,6 +217,9 @@ async fn serve_chain(
     let doors = wallets::open(&config.services, &config.wallets, &config.data_dir)?;
     let office = rpc::bind(&config.services.listen)?;
     let view = View::new(chain.snapshot(), SyncState::Syncing { percent: 0, left: None })?;
+    let Policy { min_relay, incremental, .. } = config.policy;
+    let fees = FeeBoard::new(min_relay, min_relay, incremental);
+    let view = view.with_mempool(MempoolView::default(), Arc::new(fees));
     let mut server = Server::new(config.network, params.genesis_hash(), env!("CARGO_PKG_VERSION"));
     if !crate::scripts::is_available() {
         server.banner.push_str("\nThis server does not verify scripts.");
