@@ -72,7 +72,7 @@ pub fn start(
                 Err(RecvTimeoutError::Disconnected) => return keeper,
             };
             if next.is_none() {
-                keeper.restore_some(clock.now());
+                keeper.work_off(clock.now());
             }
             for _ in 0..AT_ONCE {
                 match next {

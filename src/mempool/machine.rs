@@ -87,6 +87,16 @@ impl Mempool {
         self.changes.merge(evicted);
     }
 
+    /// Whether [`Self::sweep`] has something to do.
+    pub fn has_leftovers(&self) -> bool {
+        self.pool.has_leftovers()
+    }
+
+    /// Frees some of what left with a block, when there is time.
+    pub fn sweep(&mut self, count: usize) {
+        self.pool.sweep(count);
+    }
+
     /// Takes in what was planned, without making room.
     pub(super) fn commit(&mut self, plan: Plan) {
         let changes = self.pool.commit(plan);

@@ -47,12 +47,13 @@ impl MempoolView {
 
     /// Who spends that output.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<&Arc<Entry>> {
-        self.maps.spends.get(outpoint)
+        self.maps.spends.get(outpoint).filter(|entry| self.maps.is_here(entry))
     }
 
     /// The entries that pay to a script or spend from it, each once, in the order in which they came.
     pub fn of_script(&self, script: &ScriptKey) -> impl Iterator<Item = &Arc<Entry>> {
-        self.maps.scripts.range((*script, 0)..=(*script, u64::MAX)).map(|(_, entry)| entry)
+        let all = self.maps.scripts.range((*script, 0)..=(*script, u64::MAX));
+        all.map(|(_, entry)| entry).filter(|entry| self.maps.is_here(entry))
     }
 
     /// Whether it spends an output of another entry: Electrum's height −1.
@@ -90,6 +91,8 @@ pub struct Maps {
     spends: Map<OutPoint, Arc<Entry>>,
     /// By script and by the entry's sequence number: flat, so that a script with many costs nothing more.
     scripts: OrdMap<(ScriptKey, u64), Arc<Entry>>,
+    /// Whether the other maps name some that are not among the entries any more.
+    has_leftovers: bool,
 }
 
 impl Maps {
@@ -105,6 +108,27 @@ impl Maps {
 
     pub fn remove(&mut self, entry: &Entry, seq: u64) {
         self.entries.remove(&entry.txid);
+        self.forget(entry, seq);
+    }
+
+    /// Takes an entry out as far as readers can see. The rest is done by [`Self::forget`], before anything is added,
+    /// and [`Self::is_swept`] after the last.
+    pub fn hide(&mut self, entry: &Entry) {
+        self.entries.remove(&entry.txid);
+        self.has_leftovers = true;
+    }
+
+    /// No leftovers are named any more.
+    pub fn is_swept(&mut self) {
+        self.has_leftovers = false;
+    }
+
+    fn is_here(&self, entry: &Entry) -> bool {
+        !self.has_leftovers || self.entries.contains_key(&entry.txid)
+    }
+
+    /// Takes it out of what it is found by beside its id.
+    pub fn forget(&mut self, entry: &Entry, seq: u64) {
         for input in &entry.inputs {
             self.spends.remove(&input.outpoint);
         }

@@ -86,6 +86,11 @@ impl Clusters {
         })
     }
 
+    /// Fees and weights of the same.
+    pub fn fracs(&self) -> impl Iterator<Item = FeeFrac> {
+        self.ranks.iter().map(|rank| rank.frac)
+    }
+
     /// The clusters of some slots, each once.
     pub fn of(&self, graph: &Graph, slots: impl IntoIterator<Item = Slot>) -> Vec<u32> {
         let mut clusters: Vec<u32> = slots.into_iter().map(|slot| graph.node(slot).cluster).collect();

@@ -92,6 +92,8 @@ pub struct Pool {
     bytes: usize,
     /// Came back from blocks, and are not linked to what spends them yet: slot and sequence number.
     unlinked: Vec<(Slot, u64)>,
+    /// Left with a block and seen by nobody, but still named by the maps: with their sequence numbers.
+    leftovers: Vec<(Arc<Entry>, u64)>,
 }
 
 impl Pool {
@@ -110,6 +112,7 @@ impl Pool {
             fees: 0,
             bytes: 0,
             unlinked: Vec::new(),
+            leftovers: Vec::new(),
         }
     }
 
@@ -191,6 +194,13 @@ impl Pool {
         self.clusters.chunks().map(move |(frac, slots)| chunk(frac, slots)).chain(made)
     }
 
+    /// Fee in satoshi and virtual bytes of each of [`Self::chunks`], in their order.
+    pub fn chunk_fees(&self) -> impl Iterator<Item = (u64, u64)> {
+        let made = self.packages.as_ref().map_or_else(Vec::new, |_| packages::chunks(&self.graph));
+        let fracs = self.clusters.fracs().chain(made.into_iter().map(|(frac, _)| frac));
+        fracs.map(|frac| (frac.fee, frac.size.div_ceil(4)))
+    }
+
     /// This state, for wallets.
     pub fn view(&self, now: Now) -> MempoolView {
         let figures =
@@ -257,7 +267,12 @@ impl Pool {
         self.vsize -= node.entry.vsize;
         self.fees = self.fees.saturating_sub(node.entry.fee.to_sat());
         self.bytes -= footprint(&node.entry);
-        self.maps.remove(&node.entry, node.seq);
+        if why == Removal::Confirmed {
+            self.maps.hide(&node.entry);
+            self.leftovers.push((Arc::clone(&node.entry), node.seq));
+        } else {
+            self.maps.remove(&node.entry, node.seq);
+        }
         self.ages.remove(&(node.entry.unix, node.seq));
         changes.removed.push((node.entry, why));
         node.children.iter().map(|&child| (child, self.graph.node(child).seq)).collect()
@@ -273,7 +288,26 @@ impl Pool {
         here.map(|node| Arc::clone(&node.entry)).collect()
     }
 
+    /// Whether [`Self::sweep`] has something to do.
+    pub fn has_leftovers(&self) -> bool {
+        !self.leftovers.is_empty()
+    }
+
+    /// Frees what so many of those that left with a block still hold. A block has thousands, and wallets are not to
+    /// wait for that to hear of it; the next newcomer would.
+    pub fn sweep(&mut self, count: usize) {
+        let from = self.leftovers.len().saturating_sub(count);
+        for (entry, seq) in self.leftovers.drain(from..) {
+            self.maps.forget(&entry, seq);
+        }
+        if self.leftovers.is_empty() {
+            self.maps.is_swept();
+        }
+    }
+
     fn admit(&mut self, entry: Arc<Entry>) -> Slot {
+        // What is left of one that spent the same would be taken for the newcomer's.
+        self.sweep(usize::MAX);
         self.vsize += entry.vsize;
         self.fees = self.fees.saturating_add(entry.fee.to_sat());
         self.bytes += footprint(&entry);

@@ -121,6 +121,8 @@ impl Model {
         assert!(sizes.values().all(|&size| size <= most));
         let mut done: BTreeSet<Txid> = BTreeSet::new();
         let mut last: Option<super::Chunk> = None;
+        let fees: Vec<(u64, u64)> = pool.chunks().map(|chunk| (chunk.fee, chunk.vsize())).collect();
+        assert_eq!(pool.chunk_fees().collect::<Vec<_>>(), fees);
         for chunk in pool.chunks() {
             if let Some(last) = &last {
                 let (worse, better) =
@@ -198,7 +200,17 @@ fn history(seed: u64, policy: &Policy) {
                     txs.push((coin(1_000 + step).txid, vec![stranger]));
                 }
                 confirmed = block;
-                pool.connect_block(now, txs)
+                let changes = pool.connect_block(now, txs);
+                // Nobody sees what has left, although not all of it is swept out yet.
+                let view = pool.view(now);
+                for entry in &confirmed {
+                    assert!(entry.inputs.iter().all(|input| view.spender(&input.outpoint).is_none()));
+                    for script in entry.scripts() {
+                        assert!(view.of_script(&script).all(|other| other.txid != entry.txid));
+                    }
+                }
+                pool.sweep(rng.usize(..3));
+                changes
             }
             85..92 => {
                 // The last block is disconnected.

@@ -56,7 +56,7 @@ impl Keeper {
         for fees in fees {
             let covered = blocks.iter().find(|(at, _)| at.hash == fees.hash);
             let covered = covered.map(|(_, covered)| *covered).unwrap_or_default();
-            let chunks = self.mempool.pool().chunks().map(|chunk| (chunk.fee, chunk.vsize()));
+            let chunks = self.mempool.pool().chunk_fees();
             self.estimator.block_connected(now.instant, fees.clone(), covered, chunks);
         }
     }

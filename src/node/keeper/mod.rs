@@ -37,6 +37,8 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// Transactions of a dump that are judged before somebody else has his turn.
 const RESTORED_AT_ONCE: usize = 32;
+/// Transactions that left with a block and are swept out before somebody else has his turn: some milliseconds.
+const SWEPT_AT_ONCE: usize = 128;
 
 /// What the keeper is told.
 #[derive(Debug)]
@@ -231,14 +233,26 @@ impl Keeper {
         if self.is_news { self.next_look.min(self.published_at + PUBLISH_EVERY) } else { self.next_look }
     }
 
-    /// Whether transactions of before the last stop are still to be judged, by [`Self::restore_some`].
+    /// Whether there is work that can wait, for [`Self::work_off`]: what a block left behind, and transactions of
+    /// before the last stop that are still to be judged.
     pub fn has_backlog(&self) -> bool {
+        self.mempool.has_leftovers() || self.has_restored()
+    }
+
+    fn has_restored(&self) -> bool {
         // No more than are being judged already: scripts take longer than this.
         self.started && !self.restored.is_empty() && self.waiting.len() < RESTORED_AT_ONCE
     }
 
-    /// Judges some of them, when there is nothing better to do.
-    pub fn restore_some(&mut self, now: Now) {
+    /// Does some of it, when there is nothing better to do.
+    pub fn work_off(&mut self, now: Now) {
+        if self.mempool.has_leftovers() {
+            self.mempool.sweep(SWEPT_AT_ONCE);
+            return;
+        }
+        if !self.has_restored() {
+            return;
+        }
         for task in self.restored.drain(..RESTORED_AT_ONCE.min(self.restored.len())).collect::<Vec<_>>() {
             self.run(now, task);
         }
@@ -293,6 +307,7 @@ impl Keeper {
     }
 
     fn publish(&mut self, now: Now) {
+        let is_urgent = self.is_urgent;
         (self.is_news, self.is_urgent, self.published_at) = (false, false, now.instant);
         let policy = self.mempool.policy();
         let relay = policy.min_relay.max(self.peers_floor);
@@ -300,7 +315,7 @@ impl Keeper {
         let is_stale = self.estimator.is_stale(now.instant);
         if is_stale || (self.board.min, self.board.relay) != (min, relay) {
             let mempool = &self.mempool;
-            let chunks = || mempool.pool().chunks().map(|chunk| (chunk.fee, chunk.vsize()));
+            let chunks = || mempool.pool().chunk_fees();
             self.estimator.refresh(now.instant, chunks);
             let mut board = FeeBoard::new(min, relay, incremental);
             board.note(&self.estimator);
@@ -308,12 +323,16 @@ impl Keeper {
             self.board = Arc::new(board);
         }
         let (mempool, tip) = self.view(now);
-        self.events.push_back(Event::View(MempoolNews {
+        let news = Event::View(MempoolNews {
             tip,
             mempool,
             fees: self.board.clone(),
             touched: std::mem::take(&mut self.touched),
             coverage: self.estimator.coverage(),
-        }));
+        });
+        // A new tip goes before all that it means for peers, but not before what wallets were shown earlier.
+        let earlier = self.events.iter().rposition(|event| matches!(event, Event::View(_)));
+        let at = if is_urgent { earlier.map_or(0, |at| at + 1) } else { self.events.len() };
+        self.events.insert(at, news);
     }
 }
