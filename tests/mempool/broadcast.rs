@@ -104,9 +104,13 @@ fn a_broadcast_is_answered_as_the_node_answers_it() {
     );
     assert!(pool_of(&node).contains(&txid_of(&good)));
 
-    let report = super::rpc(&at, &["broadcasts"]);
-    let row = report.as_array().unwrap().iter().find(|row| row["txid"] == sent).expect("it is not mined yet");
-    assert_eq!((&row["sent"], &row["accepted"], &row["unseen"]), (&json!(1), &json!(1), &json!(false)));
+    // The operator's figures are a second old at most.
+    wait_for("the operator to be told", PATIENCE, || {
+        let report = super::rpc(&at, &["broadcasts"]);
+        let row = report.as_array().unwrap().iter().find(|row| row["txid"] == sent)?;
+        let seen = (&row["sent"], &row["accepted"], &row["unseen"]);
+        (seen == (&json!(1), &json!(1), &json!(false))).then_some(())
+    });
 
     // Once more it is no error, as `sendrawtransaction` has it; in conflict, and mined, it is.
     assert_eq!(client.call("blockchain.transaction.broadcast", json!([good])).unwrap(), sent);
