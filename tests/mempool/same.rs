@@ -18,7 +18,12 @@ fn wait_same(node: &Node, at: &str, after: &str) {
     if same.is_err() {
         let missing: Vec<_> = theirs.iter().filter(|txid| !ours.contains(txid)).collect();
         let more: Vec<_> = ours.iter().filter(|txid| !theirs.contains(txid)).collect();
-        panic!("after {after}: {} transactions; missing {missing:?}, too many {more:?}", theirs.len());
+        panic!(
+            "after {after}: {} transactions; missing {missing:?}, too many {more:?}; block {} of {}",
+            theirs.len(),
+            rpc(at, &["getinfo"])["db height"],
+            node.height()
+        );
     }
 }
 
@@ -136,8 +141,14 @@ fn the_mempool_is_the_nodes_after_blocks_replacements_reorgs_and_restarts() {
             _ => {}
         }
     }
+}
 
-    // A block that conflicts with what waits.
+#[test]
+fn a_block_takes_the_place_of_what_it_contradicts() {
+    let Some(node) = super::node() else { return };
+    let (options, at) = options(&node);
+    let mut server = options.start();
+    server.wait_synced(&node.tip(), PATIENCE);
     let coin = node.rpc("listunspent", json!([1]))[0].clone();
     let input = json!([{"txid": coin["txid"], "vout": coin["vout"], "sequence": 0xffff_fffd_u32}]);
     let amount = coin["amount"].as_f64().unwrap();
@@ -147,6 +158,7 @@ fn the_mempool_is_the_nodes_after_blocks_replacements_reorgs_and_restarts() {
         signed(&node, input.clone(), json!([{ address: left.round() / 1e8 }]), Value::Null)
     };
     let (waits, mined) = (pay(0.0002), pay(0.0001));
+    println!("{} waits, {} is mined", super::txid_of(&waits), super::txid_of(&mined));
     node.rpc("sendrawtransaction", json!([waits]));
     wait_same(&node, &at, "one of two conflicting payments");
     node.rpc("generateblock", json!([node.rpc("getnewaddress", json!([])), [mined]]));
