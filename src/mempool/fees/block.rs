@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 
-use bitcoin::{BlockHash, Txid};
+use bitcoin::{BlockHash, Transaction, Txid};
 use chainstore::Height;
 
 use super::super::policy::FeeRate;
-use crate::validate::{CheckedBlock, ConnectedBlock};
+use crate::validate::ConnectedBlock;
 
 /// Weight from which a block is full: what is left is what a miner keeps for the coinbase, and gaps.
 const FULL_WEIGHT: u64 = 3_800_000;
@@ -174,10 +174,14 @@ pub struct Covered {
 }
 
 impl Covered {
-    /// Counts those that `had` knows; ask before the block's transactions leave the pool.
-    pub fn of(checked: &CheckedBlock, mut had: impl FnMut(&Txid) -> bool) -> Self {
+    /// Counts a block's transactions, the coinbase among them but not counted, by whether `had` knows them; ask before they
+    /// leave the pool.
+    pub fn of<'a>(
+        transactions: impl IntoIterator<Item = (&'a Transaction, &'a Txid)>,
+        mut had: impl FnMut(&Txid) -> bool,
+    ) -> Self {
         let mut covered = Self::default();
-        for (tx, txid) in checked.block().txdata.iter().zip(checked.txids()).skip(1) {
+        for (tx, txid) in transactions.into_iter().skip(1) {
             let weight = tx.weight().to_wu();
             covered.all += weight;
             covered.had += if had(txid) { weight } else { 0 };
@@ -315,7 +319,7 @@ mod tests {
         let checked = connected.checked();
         let weights: Vec<u64> = checked.block().txdata.iter().map(|tx| tx.weight().to_wu()).collect();
         let had = checked.txids()[2];
-        let covered = Covered::of(checked, |txid| *txid == had);
+        let covered = Covered::of(checked.block().txdata.iter().zip(checked.txids()), |txid| *txid == had);
         assert_eq!(covered, Covered { had: weights[2], all: weights[1..].iter().sum() });
     }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use chainstore::{Snapshot, Tip};
+use chainstore::Snapshot;
 
 use super::judge::{Restored, Task};
 use super::reader::Reader;
-use super::way::{KnownBlock, Way};
+use super::way::Way;
 use super::{Event, Keeper};
 use crate::mempool::{BlockFees, Covered, Entry, Unconfirmed};
 use crate::node::tip_of;
@@ -22,7 +22,9 @@ impl Keeper {
         self.reader = Reader::new(snapshot.clone());
         self.is_urgent = true;
         if tip_of(&before) == tip_of(&snapshot) || !self.started {
-            self.learn(now, &fees, &[]);
+            for fees in fees {
+                self.learn(now, fees, Covered::default());
+            }
             return;
         }
         match Way::between(&before, &snapshot, MAX_WAY) {
@@ -43,33 +45,21 @@ impl Keeper {
             self.estimator.block_disconnected(&block.at.hash);
         }
         for block in &way.connected {
-            let covered = self.covered(block);
+            let transactions = block.block.txdata.iter().zip(&block.txids);
+            let covered = Covered::of(transactions, |txid| self.mempool.get(txid).is_some());
             self.mempool.connect_block(now, block.txids.iter().copied().zip(&block.block.txdata));
-            self.learn(now, fees, &[(block.at, covered)]);
+            if let Some(fees) = fees.iter().find(|fees| fees.hash == block.at.hash) {
+                self.learn(now, fees.clone(), covered);
+            }
         }
         self.mempool.tip_changed(&self.reader, now);
         self.events.push_back(Event::Followed { left: way.left, connected: way.connected });
     }
 
-    /// Tells the estimator of blocks, as far as their fees are known.
-    fn learn(&mut self, now: Now, fees: &[BlockFees], blocks: &[(Tip, Covered)]) {
-        for fees in fees {
-            let covered = blocks.iter().find(|(at, _)| at.hash == fees.hash);
-            let covered = covered.map(|(_, covered)| *covered).unwrap_or_default();
-            let chunks = self.mempool.pool().chunk_fees();
-            self.estimator.block_connected(now.instant, fees.clone(), covered, chunks);
-        }
-    }
-
-    /// How much of a block was here before it came.
-    fn covered(&self, block: &KnownBlock) -> Covered {
-        let mut covered = Covered::default();
-        for (tx, txid) in block.block.txdata.iter().zip(&block.txids).skip(1) {
-            let weight = tx.weight().to_wu();
-            covered.all += weight;
-            covered.had += if self.mempool.get(txid).is_some() { weight } else { 0 };
-        }
-        covered
+    /// Tells the estimator of a block, and what the pool had of it.
+    fn learn(&mut self, now: Now, fees: BlockFees, covered: Covered) {
+        let chunks = self.mempool.pool().chunk_fees();
+        self.estimator.block_connected(now.instant, fees, covered, chunks);
     }
 
     /// All transactions are judged again on the new tip: too many blocks lie between, or they cannot be read. Scripts are
