@@ -81,8 +81,9 @@ pub fn read_mempool(folder: &Path, now: Now, expiry: Duration) -> Vec<Dumped> {
     all
 }
 
-pub fn write_fees(folder: &Path, estimator: &FeeEstimator) -> io::Result<()> {
-    replace(&folder.join(FEES), |file| file.write_all(&estimator.to_bytes()))
+/// Writes what `FeeEstimator::to_bytes` gave.
+pub fn write_fees(folder: &Path, fees: &[u8]) -> io::Result<()> {
+    replace(&folder.join(FEES), |file| file.write_all(fees))
 }
 
 /// An estimator with what was learnt; a new one where there is nothing to be read.
@@ -127,7 +128,7 @@ mod tests {
         assert!(read_mempool(folder.path(), now, expiry).is_empty());
 
         assert_eq!(read_fees(folder.path(), now).tip(), None);
-        write_fees(folder.path(), &FeeEstimator::new(now.instant)).unwrap();
+        write_fees(folder.path(), &FeeEstimator::new(now.instant).to_bytes()).unwrap();
         fs::write(folder.path().join(FEES), b"nonsense").unwrap();
         assert_eq!(read_fees(folder.path(), now).tip(), None);
     }

@@ -34,9 +34,10 @@ pub enum Order {
 pub fn dump(keeper: &Keeper, now: Now, data_dir: &Path, run: impl FnOnce(Box<dyn FnOnce() + Send>)) {
     let (view, tip) = keeper.view(now);
     let (expiry, folder) = (keeper.policy().expiry, data_dir.to_owned());
-    let fees = dump::write_fees(data_dir, keeper.estimator());
+    let fees = keeper.estimator().to_bytes();
     run(Box::new(move || {
-        let written = dump::write_mempool(&folder, &view, tip.hash, now, expiry).and(fees);
+        let written = dump::write_mempool(&folder, &view, tip.hash, now, expiry);
+        let written = written.and(dump::write_fees(&folder, &fees));
         if let Err(error) = written {
             warn!(%error, "the mempool cannot be kept on disk for the next start");
         }

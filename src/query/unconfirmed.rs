@@ -102,11 +102,6 @@ impl View {
         unspent
     }
 
-    /// An unconfirmed transaction.
-    pub fn unconfirmed_transaction(&self, txid: &Txid) -> Option<&Arc<Entry>> {
-        self.mempool.entry(txid)
-    }
-
     /// The newest unconfirmed transactions, newest first.
     pub fn recent(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.mempool.recent().iter()
@@ -260,7 +255,7 @@ mod tests {
         assert_eq!(view.unconfirmed(&hash(0x51)).len(), 1);
         for txid in [parent, child, other] {
             assert!(touched.has_transaction(&txid));
-            assert_eq!(view.unconfirmed_transaction(&txid).is_some(), txid == other);
+            assert_eq!(view.mempool().entry(&txid).is_some(), txid == other);
         }
     }
 

@@ -312,8 +312,7 @@ impl Keeper {
         let policy = self.mempool.policy();
         let relay = policy.min_relay.max(self.peers_floor);
         let (min, incremental) = (self.mempool.min_fee(now), policy.incremental);
-        let is_stale = self.estimator.is_stale(now.instant);
-        if is_stale || (self.board.min, self.board.relay) != (min, relay) {
+        if self.estimator.is_stale(now.instant) {
             let mempool = &self.mempool;
             let chunks = || mempool.pool().chunk_fees();
             self.estimator.refresh(now.instant, chunks);
@@ -321,6 +320,10 @@ impl Keeper {
             board.note(&self.estimator);
             board.histogram = histogram(chunks());
             self.board = Arc::new(board);
+        } else if (self.board.min, self.board.relay) != (min, relay) {
+            // A floor that falls is another one each time; estimates and histogram are good for some seconds.
+            let board = Arc::make_mut(&mut self.board);
+            (board.min, board.relay) = (min, relay);
         }
         let (mempool, tip) = self.view(now);
         let news = Event::View(MempoolNews {
