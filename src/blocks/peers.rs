@@ -235,7 +235,8 @@ impl Peer {
         }
     }
 
-    fn has(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
+    /// Whether the block is in its chain.
+    pub fn has(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
         if self.shared.is_some_and(|shared| height <= shared) {
             return tree.hash_at(height) == Some(hash);
         }

@@ -82,6 +82,30 @@ fn a_reorg_in_the_middle_of_the_sync_ends_on_the_new_chain() {
 }
 
 #[test]
+fn a_peer_that_never_sends_what_it_found_invalid_is_asked_for_its_new_chain() {
+    // `invalidateblock` on a node that everything is being downloaded from: silence for the old branch.
+    let mut sync = Harness::new();
+    let common = last(&sync.forge.mine(sync.forge.genesis(), 5));
+    let old = sync.forge.mine(common, 30);
+    let new = sync.forge.mine(common, 31);
+    let alice = sync.connect(last(&old));
+    while sync.connected() != common {
+        let hash = sync.owes(alice)[0];
+        sync.deliver(alice, hash);
+    }
+    assert_eq!(sync.owes(alice), old[..16], "nothing more can be asked of it");
+
+    sync.asked(alice);
+    sync.announce(alice, last(&new));
+    assert_eq!(sync.asked(alice), new[..16]);
+    // What was on its way all the same does no harm.
+    sync.deliver(alice, old[0]);
+    sync.serve(&[alice]);
+    assert_eq!(sync.connected(), last(&new));
+    assert!(sync.sync.is_idle());
+}
+
+#[test]
 fn a_reorg_while_blocks_of_the_old_branch_wait_and_are_being_connected() {
     let Fork { mut sync, common, old, new } = Fork::after(5, 2, 8);
     let more = sync.forge.mine(last(&old), 4);

@@ -134,11 +134,34 @@ impl Scheduler {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.set_tip(tip, tree);
         }
+        self.retract(tree);
     }
 
     /// The best chain is another one, or longer.
     pub fn best_changed(&mut self, tree: &HeaderTree) {
         self.peers.values_mut().for_each(|peer| peer.compare(tree));
+        self.retract(tree);
+    }
+
+    /// Who has left the chain of a block owes it no more. A node that found the block invalid never sends it nor says
+    /// so, and if it is the only one, nothing else would be asked of it for ten minutes.
+    fn retract(&mut self, tree: &HeaderTree) {
+        let peers = &mut self.peers;
+        self.requests.retain(|hash, request| {
+            if request.purpose == Purpose::Repair {
+                // Asked of whoever may have kept it.
+                return true;
+            }
+            request.asks.retain(|ask| {
+                let Some(peer) = peers.get_mut(&ask.peer) else { return false };
+                let still_has = peer.has(request.height, *hash, tree);
+                if !still_has {
+                    peer.relieved();
+                }
+                still_has
+            });
+            !request.asks.is_empty()
+        });
     }
 
     /// Forgets a peer; what only it was asked for is to be asked anew. Returns whether it was known.

@@ -2,7 +2,8 @@
 //!
 //! While the best header is older than a day only one peer's full answers are followed up, so that a chain is not
 //! downloaded from everyone at once; the turn passes on when that peer is done, or too slow while another waits. When
-//! the best header is younger, or one peer has told all it has, every peer is asked. A peer owes one answer at a time.
+//! the best header is younger, or one peer has told all it has, every peer is asked. A peer owes one answer at a time; near
+//! the tip, where answers are small, it is asked once more when it keeps silent.
 //! *Hedge*: when the sync peer's answer takes long, one more peer is asked the same, and another each time twice as long
 //! later; the first that brings something new is the sync peer from then on. So silence costs seconds, and the price is
 //! one more answer at a time.
@@ -73,14 +74,17 @@ impl HeaderSync {
                     || turn == Some(**id)
                     || hedge == Some(**id)
                     || (asked_one && peer.want == Want::News);
-                may && peer.can_be_asked()
+                let again = peer.repeat_due().is_some_and(|due| due <= now.instant);
+                again || (may && peer.can_be_asked())
             })
             .map(|(&id, _)| id)
             .collect();
         for id in due {
             let locator = self.locator_for(id);
             if let Some(peer) = self.peers.get_mut(&id) {
-                peer.in_flight = Some(now.instant);
+                peer.may_repeat = recent && peer.in_flight.is_none();
+                // The answer is due by when it was first asked for.
+                peer.in_flight = peer.in_flight.or(Some(now.instant));
                 self.outputs.push_back(Output::GetHeaders { peer: id, locator });
             }
         }
@@ -116,6 +120,7 @@ impl HeaderSync {
         for (&id, peer) in &mut self.peers {
             if peer.in_flight.is_some_and(|sent| now.instant >= sent + ANSWER_WINDOW) {
                 peer.in_flight = None;
+                peer.may_repeat = false;
                 peer.strikes += 1;
                 if peer.strikes >= MAX_STRIKES {
                     silent.push(id);
@@ -142,7 +147,7 @@ impl HeaderSync {
             let again = (peer.want == Want::Nothing).then(|| peer.heard + ASK_AGAIN);
             let held = peer.held.as_ref().map(|held: &Held| held.due);
             let late = peer.in_flight.filter(|_| !peer.late).map(|sent| sent + LATE);
-            [answer, again, held, late].into_iter().flatten()
+            [answer, again, held, late, peer.repeat_due()].into_iter().flatten()
         });
         let turn = self.turn.as_ref().filter(|_| self.next_in_line().is_some());
         let hedge = turn.and_then(|turn| self.hedge_due(turn));

@@ -44,7 +44,7 @@ impl HeaderSync {
             return;
         }
         if !self.tree.contains(prev) {
-            self.take_unconnecting(from);
+            self.take_unconnecting(from, last);
             return;
         }
         if peer.in_flight.is_some() {
@@ -100,13 +100,14 @@ impl HeaderSync {
         self.finish_answer(now, from, None);
     }
 
-    /// Headers whose parent we lack: ask what lies between, which changes nothing while a question is open. Nobody is
-    /// punished, as a peer may well have seen two blocks before we saw one.
-    fn take_unconnecting(&mut self, from: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&from)
-            && peer.want == Want::Nothing
-        {
-            peer.want = Want::News;
+    /// Headers whose parent we lack: ask what lies between. Where a question is open, the answer may have been made
+    /// before. Nobody is punished, as a peer may well have seen two blocks before we saw one.
+    fn take_unconnecting(&mut self, from: PeerId, last: BlockHash) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.announced = Some(last);
+            if peer.want == Want::Nothing {
+                peer.want = Want::News;
+            }
         }
     }
 

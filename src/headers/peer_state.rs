@@ -12,6 +12,11 @@ use crate::time::{Instant, Now};
 /// Longest wait before headers from the future are tried again, should our clock be set meanwhile.
 const MAX_HOLD: Duration = Duration::from_secs(10 * 60);
 
+/// How long an answer near the tip, which is a small one, is waited for before the same is asked once more.
+pub(super) const REPEAT: Duration = Duration::from_secs(20);
+/// The same for a peer that has announced a block since.
+pub(super) const REPEAT_NEWS: Duration = Duration::from_secs(5);
+
 /// One connected peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -19,6 +24,8 @@ pub(super) struct Peer {
     pub serves_history: bool,
     /// When the getheaders was sent that it has not answered.
     pub in_flight: Option<Instant>,
+    /// The same may be asked once more.
+    pub may_repeat: bool,
     /// It let us wait long for an answer, and has not given one since.
     pub late: bool,
     /// What to ask it next, when its turn comes.
@@ -27,7 +34,7 @@ pub(super) struct Peer {
     pub told_all: bool,
     /// The header with the most work that it is known to have.
     pub tip: Option<HeaderTip>,
-    /// A block that it announced by `inv` and whose header we lack.
+    /// A block that it announced and whose header we lack, or cannot connect.
     pub announced: Option<BlockHash>,
     /// The chain whose work is still being counted.
     pub presync: Option<Box<Presync>>,
@@ -75,6 +82,7 @@ impl Peer {
         Self {
             serves_history,
             in_flight: None,
+            may_repeat: false,
             late: false,
             want: Want::News,
             told_all: false,
@@ -96,6 +104,13 @@ impl Peer {
         self.in_flight.is_none() && self.want != Want::Nothing
     }
 
+    /// When to ask it once more what it has not answered: a node that is still reading its own block files passes over
+    /// the question without a word. One that announces blocks meanwhile has done so for certain, or is slow.
+    pub fn repeat_due(&self) -> Option<Instant> {
+        let sent = self.in_flight.filter(|_| self.may_repeat)?;
+        Some(sent + if self.announced.is_some() { REPEAT_NEWS } else { REPEAT })
+    }
+
     /// Records that the peer has `tip`; returns whether that is news.
     pub fn saw(&mut self, tip: HeaderTip) -> bool {
         let better = self.tip.is_none_or(|old| tip.work > old.work);
@@ -108,6 +123,7 @@ impl Peer {
     /// It answered: what it was asked is done.
     pub fn answered(&mut self, now: Now) {
         self.in_flight = None;
+        self.may_repeat = false;
         self.late = false;
         self.strikes = 0;
         self.heard = now.instant;

@@ -6,6 +6,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::p2p::ServiceFlags;
 
 use super::super::asking::{ANSWER_WINDOW, ASK_AGAIN, HEDGE_AFTER, LATE};
+use super::super::peer_state::{REPEAT, REPEAT_NEWS};
 use super::super::testing::{chain, child, child_at, genesis, hashes};
 use super::super::testing_sync::{ALICE, BOB, CAROL, Net, after};
 use super::*;
@@ -383,6 +384,45 @@ fn a_peer_that_never_answers_goes_if_there_is_another() {
     assert_eq!(net.dropped(), [(ALICE, Misbehavior::Stalled)]);
     assert_eq!(net.best(), headers[99].block_hash());
     assert!(net.sync.is_caught_up());
+}
+
+#[test]
+fn a_question_near_the_tip_that_a_peer_passed_over_is_asked_once_more() {
+    let headers = chain(&genesis(), 0, 4);
+    let mut net = at_tip_of(&headers[..3]);
+    // A node that is still reading its own block files says nothing to `getheaders`.
+    net.connect(ALICE);
+    assert!(net.asked(ALICE).is_some());
+    net.advance(REPEAT - SECOND);
+    assert_eq!(net.asked(ALICE), None);
+    net.advance(SECOND);
+    assert!(net.asked(ALICE).is_some());
+    net.advance(REPEAT * 2);
+    assert_eq!(net.asked(ALICE), None, "one that keeps silent is not pestered");
+    net.advance(ANSWER_WINDOW - REPEAT * 3);
+    net.answer(ALICE, &headers);
+    assert_eq!(net.best(), headers[3].block_hash());
+    assert_eq!(net.dropped(), []);
+}
+
+#[test]
+fn a_block_announced_after_a_question_that_was_passed_over_is_had_in_seconds() {
+    let headers = chain(&genesis(), 0, 8);
+    for by_inv in [true, false] {
+        let mut net = at_tip_of(&headers[..3]);
+        net.connect(ALICE);
+        assert!(net.asked(ALICE).is_some());
+        net.advance(SECOND);
+        if by_inv {
+            net.inv(ALICE, headers[7].block_hash());
+        } else {
+            net.headers(ALICE, &headers[7..]);
+        }
+        assert_eq!(net.asked(ALICE), None, "the answer may be on its way");
+        net.advance(REPEAT_NEWS - SECOND);
+        net.answer(ALICE, &headers);
+        assert_eq!(net.best(), headers[7].block_hash());
+    }
 }
 
 #[test]
