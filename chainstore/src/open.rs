@@ -72,6 +72,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options, kept: &mut Kept) -> R
         None => Arc::new(Files::open(&disk, magic, state.headers, &arrays)?),
     };
     let segments = SegmentWriter::open(disk.clone(), magic, options.segment_bytes, state.end)?;
+    // What it removed may come again under the same name.
+    files.blocks.close();
 
     let tx_ends = Arc::new(files.tx_ends(state.base.blocks)?);
     let deltas = tip.deltas()?.into_iter().map(Arc::new).collect();

@@ -5,9 +5,10 @@
 //! ```
 //! A position counts once the state row names an end beyond it; what lies behind that end is cut on opening.
 //! What is missing before that end is damage of the blocks that lay there, and `repair` says where they are now.
-//! A file is opened for each read: a full chain has more files than a process may hold open.
+//! The files that were read last are kept open, and only those: a full chain has more files than a process may hold
+//! open.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::disk::{Disk, NamedFile, remove};
 use crate::error::Error;
@@ -31,12 +32,17 @@ pub(crate) struct SegmentEnd {
     pub(crate) offset: u32,
 }
 
+/// Files that stay open.
+const KEPT_OPEN: usize = 32;
+
 /// Reads blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Segments {
     disk: Arc<dyn Disk>,
     magic: [u8; 4],
     repairs: Arc<Repairs>,
+    /// The one that was read last stands last.
+    opened: Arc<Mutex<Vec<(u32, Arc<NamedFile>)>>>,
 }
 
 /// Bytes that the state row names and that are not there.
@@ -93,7 +99,28 @@ pub(crate) fn open_record(magic: [u8; 4], pos: BlockPos, mut record: Vec<u8>) ->
 
 impl Segments {
     pub(crate) fn new(disk: Arc<dyn Disk>, magic: [u8; 4]) -> Self {
-        Self { disk, magic, repairs: Arc::default() }
+        Self { disk, magic, repairs: Arc::default(), opened: Arc::default() }
+    }
+
+    /// Opens files anew from now on, as some of their names may be other files'.
+    pub(crate) fn close(&self) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn file(&self, segment: u32) -> Result<Arc<NamedFile>, Error> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match opened.iter().rposition(|(other, _)| *other == segment) {
+            Some(at) => opened.remove(at).1,
+            None => {
+                let file = Arc::new(NamedFile::open(&*self.disk, &file_name(segment))?);
+                if opened.len() >= KEPT_OPEN {
+                    opened.remove(0);
+                }
+                file
+            }
+        };
+        opened.push((segment, file.clone()));
+        Ok(file)
     }
 
     /// What is known of damaged blocks.
@@ -104,7 +131,7 @@ impl Segments {
     /// The block at `pos`, its checksum verified.
     pub(crate) fn read(&self, pos: BlockPos) -> Result<Vec<u8>, Error> {
         let pos = self.repairs.place(pos);
-        let file = NamedFile::open(&*self.disk, &file_name(pos.segment))?;
+        let file = self.file(pos.segment)?;
         let mut record = vec![0; RECORD_HEAD as usize + pos.length as usize];
         file.read(&mut record, u64::from(pos.offset))?;
         open_record(self.magic, pos, record)
@@ -117,7 +144,7 @@ impl Segments {
             let what = format!("byte {}: bytes {from} to {to} of a block of {}", pos.offset, pos.length);
             return Err(Error::corrupt(&file_name(pos.segment), what));
         }
-        let file = NamedFile::open(&*self.disk, &file_name(pos.segment))?;
+        let file = self.file(pos.segment)?;
         let mut bytes = vec![0; (to - from) as usize];
         file.read(&mut bytes, u64::from(pos.offset) + u64::from(RECORD_HEAD) + u64::from(from))?;
         Ok(bytes)

@@ -250,9 +250,9 @@ impl Snapshot {
 
     /// A transaction's bytes.
     pub fn raw_tx(&self, txid: &Txid) -> Result<Option<RawTx>, Error> {
-        let Some(location) = self.tx_location(txid)? else { return Ok(None) };
-        let (bytes, _) = self.read(|view| view.tx(location.tx_num))?;
-        Ok(Some(RawTx { bytes, height: location.height }))
+        let Some(TxLocation { tx_num, height, .. }) = self.tx_location(txid)? else { return Ok(None) };
+        let (bytes, _) = self.read(|view| view.tx_in(height, tx_num, *txid))?;
+        Ok(Some(RawTx { bytes, height }))
     }
 
     /// A block's bytes.

@@ -337,10 +337,22 @@ impl View {
 
     /// A transaction's bytes by its number, which must be of this chain; they are checked against its id.
     pub(crate) fn tx(&self, number: TxNum) -> Result<(Vec<u8>, Transaction), Error> {
-        let corrupt = |what: String| Error::corrupt("txpos", format!("transaction {}: {what}", number.0));
-        let height = self.height_of(number).ok_or_else(|| corrupt("no block has it".to_owned()))?;
-        let numbers = self.txs_of(height).ok_or_else(|| corrupt("no block has it".to_owned()))?;
-        let pos = self.block_pos(height)?.ok_or_else(|| corrupt("its block has no position".to_owned()))?;
+        let nowhere = || Error::corrupt("txpos", format!("transaction {}: no block has it", number.0));
+        let height = self.height_of(number).ok_or_else(nowhere)?;
+        let txid = self.txid(number)?.ok_or_else(nowhere)?;
+        self.tx_in(height, number, txid)
+    }
+
+    /// The same for one whose height and id are known.
+    pub(crate) fn tx_in(
+        &self,
+        height: Height,
+        number: TxNum,
+        txid: Txid,
+    ) -> Result<(Vec<u8>, Transaction), Error> {
+        let corrupt = |what: &str| Error::corrupt("txpos", format!("transaction {}: {what}", number.0));
+        let numbers = self.txs_of(height).ok_or_else(|| corrupt("no block has it"))?;
+        let pos = self.block_pos(height)?.ok_or_else(|| corrupt("its block has no position"))?;
         let (start, end) = match self.delta(height.0) {
             Some(delta) => delta.tx_range(number.0 - numbers.start)?,
             None => {
@@ -350,7 +362,6 @@ impl View {
                 (offset(0).unwrap_or(0), offset(1).unwrap_or(pos.length))
             }
         };
-        let txid = self.txid(number)?.ok_or_else(|| corrupt("no block has it".to_owned()))?;
         TxPlace { txid, height, pos, start, end }.read(&self.files, |height| self.hash_of(height))
     }
 

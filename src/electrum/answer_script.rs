@@ -193,5 +193,5 @@ fn too_long(context: &mut Context<'_>, limit: usize) -> RpcError {
 }
 
 pub(super) fn status_value(status: Option<Status>) -> Json {
-    status.map_or_else(Json::null, Json::hash)
+    status.map_or_else(Json::null, |status| Json::hex(status.as_ref()))
 }

@@ -27,7 +27,7 @@ const OLD_ELECTRUM: &str = "Your transaction was not sent: this version of Elect
 
 pub(super) fn get(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let (txid, verbose) = (args.txid(0)?, args.boolean(1)?);
-    if context.view.is_genesis_coinbase(&txid)? {
+    if txid == context.server.genesis_coinbase {
         return Err(RpcError::unavailable(GENESIS).into());
     }
     if verbose { verbosely(context, &txid) } else { hex(context, &txid) }
@@ -36,7 +36,7 @@ pub(super) fn get(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, F
 /// Before 1.2 there is nothing but hex.
 pub(super) fn get_hex(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply, Failure> {
     let txid = args.txid(0)?;
-    if context.view.is_genesis_coinbase(&txid)? {
+    if txid == context.server.genesis_coinbase {
         return Err(RpcError::unavailable(GENESIS).into());
     }
     hex(context, &txid)

@@ -46,14 +46,17 @@ impl Json {
         Self(String::from_utf8(out).expect("digits are ASCII"))
     }
 
-    /// A hash whose `Display` is what people see: txids, block hashes.
-    pub(super) fn hash(hash: impl Display) -> Self {
-        Self(format!("\"{hash}\""))
+    /// A hash as people see it, which is backwards: txids, block hashes.
+    pub(super) fn hash(hash: impl AsRef<[u8; 32]>) -> Self {
+        let mut reversed = *hash.as_ref();
+        reversed.reverse();
+        Self::hex(&reversed)
     }
 
     pub(super) fn list(items: impl IntoIterator<Item = Self>) -> Self {
         let mut out = String::from("[");
         for (index, item) in items.into_iter().enumerate() {
+            out.reserve(item.0.len() + 2);
             if index > 0 {
                 out.push(',');
             }
@@ -93,6 +96,7 @@ impl Json {
     pub(super) fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
         let mut out = String::from("{");
         for (index, (key, value)) in fields.into_iter().enumerate() {
+            out.reserve(key.len() + value.0.len() + 5);
             if index > 0 {
                 out.push(',');
             }
@@ -107,6 +111,10 @@ impl Json {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub(super) fn into_string(self) -> String {
+        self.0
+    }
 }
 
 fn hex_digit(value: u8) -> u8 {
@@ -116,6 +124,12 @@ fn hex_digit(value: u8) -> u8 {
 /// Appends `value` in quotes, escaped (RFC 8259, section 7).
 pub(super) fn write_text(out: &mut String, value: &str) {
     out.push('"');
+    // Nearly all that is ever said.
+    if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        out.push_str(value);
+        out.push('"');
+        return;
+    }
     for character in value.chars() {
         match character {
             '"' => out.push_str("\\\""),

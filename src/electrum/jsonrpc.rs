@@ -95,6 +95,8 @@ impl Envelope<'_> {
         });
         match answer {
             Ok(result) => {
+                // With its newline, and nothing is moved on the way.
+                out.reserve(result.as_str().len() + self.id.len() + 20);
                 out.push_str("\"result\":");
                 out.push_str(result.as_str());
             }
@@ -114,7 +116,7 @@ impl Envelope<'_> {
 /// A message that the wallet did not ask for and that it does not answer.
 pub(super) fn notification(method: &str, params: Json) -> String {
     Json::object([("jsonrpc", Json::text("2.0")), ("method", Json::text(method)), ("params", params)])
-        .to_string()
+        .into_string()
 }
 
 /// Finds the requests in a line; in a batch, up to `max_batch` of them.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bitcoin::{BlockHash, Network};
+use bitcoin::constants::genesis_block;
+use bitcoin::{BlockHash, Network, Txid};
 use chainstore::ScriptHash;
 
 use crate::query::Known;
@@ -15,6 +16,8 @@ use super::limits::Limits;
 pub struct Server {
     pub network: Network,
     pub genesis_hash: BlockHash,
+    /// It is in a block, but never was a transaction to spend or to ask for. The same for every signet.
+    pub genesis_coinbase: Txid,
     /// Name and version. The suffix makes Sparrow send batches: it knows servers by name.
     pub software: String,
     pub banner: String,
@@ -37,6 +40,7 @@ impl Server {
         Self {
             network,
             genesis_hash,
+            genesis_coinbase: genesis_block(network).txdata[0].compute_txid(),
             software: format!("peerdex/{version} (electrumx-compatible)"),
             banner: format!("peerdex {version}: an Electrum server that needs no Bitcoin node"),
             hosts: BTreeMap::new(),

@@ -39,11 +39,6 @@ impl View {
         Ok(self.snapshot.tx_num(txid)?.is_some())
     }
 
-    /// The genesis coinbase is in a block, but never was a transaction to spend or to ask for.
-    pub fn is_genesis_coinbase(&self, txid: &Txid) -> Result<bool, Error> {
-        Ok(self.snapshot.txid_at(Height::GENESIS, 0)? == Some(*txid))
-    }
-
     /// The unspent output at `outpoint`.
     pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
         Ok(self.snapshot.coin(outpoint)?)

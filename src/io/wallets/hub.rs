@@ -138,16 +138,24 @@ impl Hub {
         };
         let concerned = self.concerned(&touched);
         let mailboxes = self.mailboxes.read().unwrap_or_else(PoisonError::into_inner);
-        for (session, mailbox) in &*mailboxes {
-            let touched = match &concerned {
-                None => Touched::Everything,
-                Some(concerned) => concerned.get(session).cloned().unwrap_or_default(),
-            };
-            let wakes = is_new_tip || touched != Touched::default();
+        let send = |mailbox: &Mailbox, touched: Touched, wakes: bool| {
             mailbox.put(News { number, view: view.clone(), touched });
             if wakes {
                 mailbox.wake.notify_one();
             }
+        };
+        let Some(mut concerned) = concerned else {
+            mailboxes.values().for_each(|mailbox| send(mailbox, Touched::Everything, true));
+            return;
+        };
+        // Whose coins moved is told first, as those who only hear of the block are many.
+        for (session, touched) in &mut concerned {
+            if let Some(mailbox) = mailboxes.get(session) {
+                send(mailbox, std::mem::take(touched), true);
+            }
+        }
+        for (_, mailbox) in mailboxes.iter().filter(|(session, _)| !concerned.contains_key(session)) {
+            send(mailbox, Touched::default(), is_new_tip);
         }
     }
 

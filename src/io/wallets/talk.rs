@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -137,6 +138,8 @@ impl<'a> Talk<'a> {
     async fn converse(&mut self, wire: &mut impl Wire) -> io::Result<&'static str> {
         // Whether lines may have arrived that are not answered.
         let mut unanswered = false;
+        // One for all turns: to make a timer, and to take it back, costs more than what is mostly done between.
+        let mut timer = pin!(sleep_until(self.deadline(false, false)));
         loop {
             // A wallet that does not read is not read from either, and gets no news until it does.
             let has_room = self.waiting_bytes() < PAUSE_AT_BYTES;
@@ -158,21 +161,27 @@ impl<'a> Talk<'a> {
                 continue;
             }
             self.tell();
+            // Mostly all of it is taken at once.
+            if !self.outgoing.is_empty()
+                && let Some(written) =
+                    poll_fn(|cx| now_or_never(wire.poll_write(cx, &mut self.outgoing))).await
+            {
+                self.moved_out(written?);
+            }
             let waits = !self.outgoing.is_empty() || wire.holds_some();
             if !waits {
                 self.moved_at = now;
             }
             let listens = has_room && !unanswered && self.input_open;
             let deadline = self.deadline(waits, !is_its_turn);
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
             let (outgoing, lines) = (waits.then_some(&mut self.outgoing), listens.then_some(&mut self.lines));
             let mut halves = (outgoing, lines);
             tokio::select! {
                 moved = poll_fn(|cx| poll(cx, wire, &mut halves)), if waits || listens => match moved? {
-                    Moved::Out(count) => {
-                        self.seat.sent(count);
-                        self.moved_at = Instant::now();
-                        self.give_back_buffer();
-                    }
+                    Moved::Out(count) => self.moved_out(count),
                     Moved::In(0) => {
                         self.input_open = false;
                         self.session.handle_end_of_input(self.clock.now());
@@ -183,7 +192,7 @@ impl<'a> Talk<'a> {
                     }
                 },
                 () = self.mailbox.woken(), if has_room => {}
-                () = sleep_until(deadline) => {
+                () = &mut timer => {
                     if waits && self.moved_at + SLOW_READER <= Instant::now() {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "does not read its answers"));
                     }
@@ -330,6 +339,13 @@ impl<'a> Talk<'a> {
         false
     }
 
+    /// The wire took some bytes.
+    fn moved_out(&mut self, count: usize) {
+        self.seat.sent(count);
+        self.moved_at = Instant::now();
+        self.give_back_buffer();
+    }
+
     /// One large answer must not cost memory for as long as the wallet stays.
     fn give_back_buffer(&mut self) {
         if self.outgoing.is_empty() && self.outgoing.capacity() > KEEP_BYTES {
@@ -364,6 +380,14 @@ fn poll(
     match lines {
         Some(lines) => wire.poll_read(context, lines).map_ok(Moved::In),
         None => Poll::Pending,
+    }
+}
+
+/// `None` where it would have to wait.
+fn now_or_never<T>(poll: Poll<T>) -> Poll<Option<T>> {
+    match poll {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
     }
 }
 
