@@ -14,7 +14,7 @@ use chainstore::Tip;
 
 use super::reorder::Reorder;
 use super::shelf::Shelf;
-use super::sync::Output;
+use super::types::Output;
 use crate::headers::HeaderTree;
 
 /// `Connect`s that the writer may have before it: enough to keep it busy, few enough to change course soon.

@@ -1,262 +1,252 @@
-//! Compact blocks: a new block, put together from transactions that are here already (BIP152, version 2).
+//! Compact blocks: a new block at the tip is asked for without the transactions that are here already (BIP152,
+//! version 2, low bandwidth).
 //!
-//! In: `cmpctblock` and `blocktxn` from peers that were asked, and the transactions that may be in the block. Out: the
-//! serialized block, which goes the way of any block from there on, or what to ask for instead. Only one block at the
-//! tip is worth it: its parent is the tip, and the mempool has most of what is mined.
-//! Two transactions may have the same short id, so what comes out wrong is nobody's fault, and the whole block is
-//! asked for. Whether a block is valid is not judged here.
-//! Source: Bitcoin Core `blockencodings.cpp` (`InitData`, `FillBlock`), `net_processing.cpp`
-//! (`ProcessCompactBlockTxns`).
+//! It is worth it where one block follows the tip, nothing else is on its way, and the mempool has most of what is
+//! mined. The peer owes the block from the question on until it is whole, so whoever takes too long is hedged and
+//! timed out as ever (`scheduler`); others are asked for the whole block. One is fetched so at a time, and each block
+//! once: whatever goes wrong, the next question is for all of it.
+//!
+//! ```text
+//! getdata -> cmpctblock -> filled from the pool, outside -> (getblocktxn -> blocktxn ->) check, as of any block
+//! ```
+//! What nobody asked for is passed over. Where the parts do not make up the block, short ids may have been equal:
+//! the whole block is asked for, and nobody is to blame. Nor is anybody for what turns out invalid: a peer may pass a
+//! compact block on before it has looked at all of it. `rebuild` puts the parts together.
+//! Source: Bitcoin Core `net_processing.cpp` (`HeadersDirectFetchBlocks`, `CMPCTBLOCK`, `ProcessCompactBlockTxns`).
 
-use std::collections::{BTreeMap, HashMap};
-
-use bitcoin::consensus::{deserialize, serialize};
-use bitcoin::hashes::{Hash, HashEngine, sha256, siphash24};
-use bitcoin::{Block, BlockHash, VarInt, Wtxid};
+use bitcoin::BlockHash;
 use bytes::Bytes;
 
-use crate::peer::{CompactBlock, Inventory, Message, Misbehavior, PeerId, WireBlock};
+use super::rebuild::{Partial, Rebuilt, Unfit};
+use super::scheduler::{Delivery, Purpose};
+use super::sync::BlockSync;
+use super::types::Output;
+use crate::headers::HeaderTree;
+use crate::peer::{CompactBlock, Misbehavior, PeerId};
+use crate::time::Now;
 
-/// Short ids have 48 bits.
-const SHORT_ID_MASK: u64 = (1 << 48) - 1;
-/// Transactions that a compact block may announce: the weight of a block over that of the least one (Core:
-/// MAX_BLOCK_WEIGHT / MIN_SERIALIZABLE_TRANSACTION_WEIGHT).
-const MAX_TRANSACTIONS: usize = 4_000_000 / 40;
-/// Bytes of a block without witnesses never reach this, nor with them.
-const MAX_BLOCK_LEN: usize = 4_000_000;
+/// A tip that is older, in seconds, is far from the network's (Core: `CanDirectFetch`).
+const RECENT: u64 = 20 * 10 * 60;
 
-/// What to do next for a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nobody asked for it; nothing happens.
-    Ignored,
-    /// Send this to the peer: the transactions that are missing.
-    Ask(Message),
-    /// It is whole.
-    Done { hash: BlockHash, block: WireBlock },
-    /// It cannot be had this way, and nobody is to blame: ask for the whole block.
-    FetchWhole { hash: BlockHash },
-    /// The peer broke the protocol; ask another for the whole block.
-    Drop { hash: BlockHash, why: Misbehavior },
+/// What came of compact blocks since the start, for the operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactFigures {
+    /// Blocks that were asked for so.
+    pub asked: u64,
+    /// Blocks that were put together and good.
+    pub rebuilt: u64,
+    /// Blocks whose parts did not fit, and that were asked for whole.
+    pub unfit: u64,
+    /// Bytes that came for those that were rebuilt.
+    pub received_bytes: u64,
+    /// Bytes that they have beyond these.
+    pub saved_bytes: u64,
+    /// The newest of them.
+    pub last: Option<Rebuilt>,
 }
 
-/// The compact blocks that are on their way, one a peer.
+/// See the module.
 #[derive(Debug, Default)]
-pub struct CompactFetch {
-    asked: BTreeMap<PeerId, Waiting>,
+pub(super) struct Compact {
+    /// Whether new blocks are to be asked for so.
+    wanted: bool,
+    fetch: Option<Fetch>,
+    /// The block that was last asked for so.
+    tried: Option<BlockHash>,
+    /// The block that was put together and is being checked.
+    checking: Option<Rebuilt>,
+    figures: CompactFigures,
 }
 
-/// What a peer owes us.
+/// The block that is on its way.
 #[derive(Debug)]
-enum Waiting {
-    Block(BlockHash),
-    Transactions(Partial),
+struct Fetch {
+    peer: PeerId,
+    hash: BlockHash,
+    stage: Stage,
 }
 
-impl CompactFetch {
-    /// How to ask `peer` for a new block; `None` if the whole block is to be asked for. It is worth it only for the
-    /// block after the tip, with a pool that has most of what is mined, and one at a time.
-    pub fn ask(
-        &mut self,
-        peer: PeerId,
-        hash: BlockHash,
-        follows_tip: bool,
-        is_warm: bool,
-    ) -> Option<Inventory> {
-        if !follows_tip || !is_warm || self.asked.contains_key(&peer) {
-            return None;
-        }
-        self.asked.insert(peer, Waiting::Block(hash));
-        Some(Inventory::compact_block(hash))
+#[derive(Debug)]
+enum Stage {
+    /// The peer owes the compact block.
+    Asked,
+    /// It is being filled from the pool.
+    Filling,
+    /// The peer owes the transactions that are not here.
+    Missing(Partial),
+}
+
+impl Compact {
+    /// The peer is gone.
+    pub fn forget_peer(&mut self, peer: PeerId) {
+        self.fetch.take_if(|fetch| fetch.peer == peer);
     }
 
-    /// Whether that peer owes a part of the block.
-    pub fn is_asked(&self, peer: PeerId, hash: &BlockHash) -> bool {
-        self.asked.get(&peer).is_some_and(|waiting| waiting.hash() == *hash)
+    /// The peer has not got the block.
+    pub fn refused(&mut self, peer: PeerId, hash: &BlockHash) {
+        self.fetch.take_if(|fetch| fetch.peer == peer && fetch.hash == *hash);
     }
 
-    /// The peer is gone, took too long, or sent the whole block instead, as it may.
-    pub fn forget(&mut self, peer: PeerId) {
-        self.asked.remove(&peer);
+    /// The block was delivered. Gives back who was asked for it so.
+    pub fn delivered(&mut self, hash: &BlockHash) -> Option<PeerId> {
+        self.fetch.take_if(|fetch| fetch.hash == *hash).map(|fetch| fetch.peer)
     }
 
-    /// A peer sent a compact block. `candidates` has what may be in it, serialized: the pool, and what left it lately.
-    pub fn handle_block<'a>(
-        &mut self,
-        peer: PeerId,
-        block: &CompactBlock,
-        candidates: impl Iterator<Item = (Wtxid, &'a Bytes)>,
-    ) -> Step {
+    /// A block's check is done. Gives back what it was made of, if it was put together here.
+    pub fn checked(&mut self, hash: &BlockHash) -> Option<Rebuilt> {
+        self.checking.take_if(|rebuilt| rebuilt.hash == *hash)
+    }
+
+    /// The parts of a block were not its own.
+    pub fn was_unfit(&mut self) {
+        self.figures.unfit += 1;
+    }
+
+    fn ask(&mut self, peer: PeerId, hash: BlockHash) {
+        self.fetch = Some(Fetch { peer, hash, stage: Stage::Asked });
+        self.tried = Some(hash);
+        self.figures.asked += 1;
+    }
+
+    /// What `peer` owes of the block, where that is so.
+    fn stage_of(&mut self, peer: PeerId, hash: BlockHash) -> Option<&mut Stage> {
+        self.fetch
+            .as_mut()
+            .filter(|fetch| (fetch.peer, fetch.hash) == (peer, hash))
+            .map(|fetch| &mut fetch.stage)
+    }
+}
+
+impl BlockSync {
+    /// Whether new blocks are worth asking for as compact ones: whether the chain is in step with the peers, and the
+    /// mempool has much of what is mined. They are not unless this was said.
+    pub fn want_compact(&mut self, wanted: bool) {
+        self.compact.wanted = wanted;
+    }
+
+    /// A peer says that it gives compact blocks (`sendcmpct`, version 2).
+    pub fn handle_send_compact(&mut self, peer: PeerId) {
+        self.scheduler.set_gives_compact(peer);
+    }
+
+    /// A peer sent a compact block. Returns whether it was asked for it; if not, it is no more than an announcement.
+    pub fn handle_compact_block(&mut self, from: PeerId, block: CompactBlock) -> bool {
         let hash = block.header.block_hash();
-        if !matches!(self.asked.get(&peer), Some(Waiting::Block(asked)) if *asked == hash) {
-            return Step::Ignored;
+        match self.compact.stage_of(from, hash) {
+            Some(stage @ Stage::Asked) => {
+                *stage = Stage::Filling;
+                self.outputs.push_back(Output::Fill { peer: from, block });
+                true
+            }
+            Some(Stage::Filling | Stage::Missing(_)) | None => false,
         }
-        self.asked.remove(&peer);
-        let partial = match Partial::new(block, candidates) {
-            Ok(partial) => partial,
-            Err(fault) => return fault.step(hash),
-        };
-        let missing = partial.missing();
-        if missing.is_empty() {
-            return finish(hash, partial.fill(&[]));
+    }
+
+    /// The answer to [`Output::Fill`].
+    pub fn handle_filled(
+        &mut self,
+        now: Now,
+        from: PeerId,
+        hash: BlockHash,
+        result: Result<Partial, Unfit>,
+        tree: &HeaderTree,
+    ) {
+        let Some(stage @ Stage::Filling) = self.compact.stage_of(from, hash) else { return };
+        match result {
+            Ok(partial) if partial.missing().is_empty() => self.rebuild(now, from, partial, &[]),
+            Ok(partial) => {
+                let positions = partial.missing();
+                *stage = Stage::Missing(partial);
+                self.outputs.push_back(Output::GetTransactions { peer: from, block: hash, positions });
+            }
+            Err(unfit) => self.unfit(from, hash, unfit),
         }
-        self.asked.insert(peer, Waiting::Transactions(partial));
-        Step::Ask(Message::GetBlockTxn { block: hash, positions: missing })
+        self.advance(now, tree);
     }
 
     /// A peer sent transactions of a block. Only the first answer to a question counts.
-    pub fn handle_transactions(&mut self, peer: PeerId, block: BlockHash, transactions: &[Bytes]) -> Step {
-        match self.asked.remove(&peer) {
-            Some(Waiting::Transactions(partial)) if partial.hash == block => {
-                finish(block, partial.fill(transactions))
-            }
-            Some(other) => {
-                self.asked.insert(peer, other);
-                Step::Ignored
-            }
-            None => Step::Ignored,
+    pub fn handle_block_transactions(
+        &mut self,
+        now: Now,
+        from: PeerId,
+        hash: BlockHash,
+        transactions: &[Bytes],
+        tree: &HeaderTree,
+    ) {
+        let Some(Stage::Missing(_)) = self.compact.stage_of(from, hash) else { return };
+        if let Some(Fetch { stage: Stage::Missing(partial), .. }) = self.compact.fetch.take() {
+            self.rebuild(now, from, partial, transactions);
+        }
+        self.advance(now, tree);
+    }
+
+    /// What came of compact blocks so far.
+    pub fn compact_figures(&self) -> CompactFigures {
+        self.compact.figures
+    }
+
+    /// How a block is to be asked for that is all that `peer` is asked for now.
+    pub(super) fn get_block(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        block: BlockHash,
+        tree: &HeaderTree,
+    ) -> Output {
+        if self.is_worth_it(now, peer, block, tree) {
+            self.compact.ask(peer, block);
+            Output::GetCompact { peer, block }
+        } else {
+            Output::GetData { peer, blocks: vec![block] }
         }
     }
-}
 
-impl Waiting {
-    fn hash(&self) -> BlockHash {
-        match self {
-            Self::Block(hash) => *hash,
-            Self::Transactions(partial) => partial.hash,
+    /// A block that was put together passed its check.
+    pub(super) fn count_rebuilt(&mut self, rebuilt: Rebuilt) {
+        let figures = &mut self.compact.figures;
+        figures.rebuilt += 1;
+        figures.received_bytes += rebuilt.received_bytes as u64;
+        figures.saved_bytes += rebuilt.bytes.saturating_sub(rebuilt.received_bytes) as u64;
+        figures.last = Some(rebuilt);
+        self.outputs.push_back(Output::Rebuilt(rebuilt));
+    }
+
+    fn is_worth_it(&self, now: Now, peer: PeerId, block: BlockHash, tree: &HeaderTree) -> bool {
+        // Where nothing else is on its way, an earlier one is not waited for any more.
+        let Compact { wanted, tried, checking, .. } = &self.compact;
+        let tip = self.activation.connected().hash;
+        *wanted
+            && checking.is_none()
+            && *tried != Some(block)
+            && self.scheduler.gives_compact(peer)
+            && self.scheduler.is_all_in_flight(&block)
+            && tree.info(block).is_some_and(|info| info.prev == tip)
+            && tree.info(tip).is_some_and(|info| u64::from(info.time) + RECENT > now.unix)
+    }
+
+    fn rebuild(&mut self, now: Now, from: PeerId, partial: Partial, missing: &[Bytes]) {
+        let hash = partial.hash();
+        let (block, rebuilt) = match partial.fill(missing) {
+            Ok(whole) => whole,
+            Err(unfit) => return self.unfit(from, hash, unfit),
+        };
+        self.compact.delivered(&hash);
+        let Delivery::Asked { height, purpose } = self.scheduler.delivered(now, from, hash) else { return };
+        if self.take(from, height, hash, purpose == Purpose::Side, block) {
+            self.compact.checking = Some(rebuilt);
         }
     }
-}
 
-fn finish(hash: BlockHash, filled: Result<WireBlock, Fault>) -> Step {
-    match filled {
-        Ok(block) => Step::Done { hash, block },
-        Err(fault) => fault.step(hash),
-    }
-}
-
-/// Why a block cannot be put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// No honest peer sends this.
-    Forbidden(&'static str),
-    /// Short ids were not unique, or the transactions are others.
-    Unlucky,
-}
-
-impl Fault {
-    fn step(self, hash: BlockHash) -> Step {
-        match self {
-            Self::Forbidden(what) => Step::Drop { hash, why: Misbehavior::BadMessage(what.to_owned()) },
-            Self::Unlucky => Step::FetchWhole { hash },
-        }
-    }
-}
-
-/// A block of which some transactions are known.
-#[derive(Debug)]
-struct Partial {
-    hash: BlockHash,
-    /// Serialized.
-    header: Vec<u8>,
-    transactions: Vec<Option<Bytes>>,
-}
-
-impl Partial {
-    fn new<'a>(
-        block: &CompactBlock,
-        candidates: impl Iterator<Item = (Wtxid, &'a Bytes)>,
-    ) -> Result<Self, Fault> {
-        let count = block.count();
-        if count == 0 || count > MAX_TRANSACTIONS {
-            return Err(Fault::Forbidden("cmpctblock with no transactions, or too many"));
-        }
-        let mut transactions: Vec<Option<Bytes>> = vec![None; count];
-        for (position, transaction) in &block.prefilled {
-            let place = transactions.get_mut(usize::from(*position));
-            let place = place.ok_or(Fault::Forbidden("cmpctblock with a position behind its end"))?;
-            if place.replace(transaction.clone()).is_some() {
-                return Err(Fault::Forbidden("cmpctblock with a position twice"));
-            }
-        }
-        let free = transactions.iter().enumerate().filter(|(_, known)| known.is_none());
-        // The table has a key of its own, so whoever chooses the ids cannot fill one of its buckets (Core looks for
-        // buckets of more than twelve).
-        let by_id: HashMap<u64, usize> =
-            block.short_ids.iter().copied().zip(free.map(|(at, _)| at)).collect();
-        if by_id.len() < block.short_ids.len() {
-            return Err(Fault::Unlucky);
-        }
-        let key = ShortIdKey::of(block);
-        let mut found: HashMap<usize, Option<Wtxid>> = HashMap::new();
-        for (wtxid, raw) in candidates {
-            let Some(place) = by_id.get(&key.short_id(&wtxid)) else { continue };
-            let Some(transaction) = transactions.get_mut(*place) else { continue };
-            match found.get(place) {
-                None => {
-                    found.insert(*place, Some(wtxid));
-                    *transaction = Some(raw.clone());
-                }
-                Some(Some(other)) if *other == wtxid => {}
-                // Two have the id, so neither is taken: the peer says which it is.
-                Some(_) => {
-                    found.insert(*place, None);
-                    *transaction = None;
-                }
+    /// The peer still owes the block, and has the time that is left.
+    fn unfit(&mut self, from: PeerId, hash: BlockHash, why: Unfit) {
+        self.compact.delivered(&hash);
+        match why {
+            Unfit::Forbidden(what) => self.drop_peer(from, Misbehavior::BadMessage(what.to_owned())),
+            Unfit::Unlucky => {
+                self.compact.was_unfit();
+                self.outputs.push_back(Output::GetData { peer: from, blocks: vec![hash] });
             }
         }
-        Ok(Self { hash: block.header.block_hash(), header: serialize(&block.header), transactions })
-    }
-
-    /// The positions that nobody could fill. There are no more of them than 16 bits count.
-    fn missing(&self) -> Vec<u16> {
-        let missing = self.transactions.iter().enumerate().filter(|(_, known)| known.is_none());
-        missing.filter_map(|(at, _)| u16::try_from(at).ok()).collect()
-    }
-
-    /// The block with these in the missing places, in their order.
-    fn fill(self, missing: &[Bytes]) -> Result<WireBlock, Fault> {
-        let mut missing = missing.iter();
-        let mut bytes = self.header;
-        bytes.extend_from_slice(&serialize(&VarInt::from(self.transactions.len())));
-        for known in &self.transactions {
-            let transaction = match known {
-                Some(transaction) => transaction,
-                None => missing.next().ok_or(Fault::Forbidden("blocktxn with too few transactions"))?,
-            };
-            if bytes.len() + transaction.len() > MAX_BLOCK_LEN {
-                return Err(Fault::Unlucky);
-            }
-            bytes.extend_from_slice(transaction);
-        }
-        if missing.next().is_some() {
-            return Err(Fault::Forbidden("blocktxn with too many transactions"));
-        }
-        // Every count was held against the bytes behind it where the transactions were read.
-        let block: Block = deserialize(&bytes).map_err(|_| Fault::Unlucky)?;
-        if !block.check_merkle_root() || !block.check_witness_commitment() {
-            return Err(Fault::Unlucky);
-        }
-        Ok(WireBlock::unsummed(bytes.into()))
-    }
-}
-
-/// What short ids are salted with.
-struct ShortIdKey(u64, u64);
-
-impl ShortIdKey {
-    fn of(block: &CompactBlock) -> Self {
-        let mut engine = sha256::Hash::engine();
-        engine.input(&serialize(&block.header));
-        engine.input(&block.nonce.to_le_bytes());
-        let hash = sha256::Hash::from_engine(engine).to_byte_array();
-        let word =
-            |at: usize| hash.iter().skip(at).take(8).rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        Self(word(0), word(8))
-    }
-
-    fn short_id(&self, wtxid: &Wtxid) -> u64 {
-        siphash24::Hash::hash_to_u64_with_keys(self.0, self.1, wtxid.as_byte_array()) & SHORT_ID_MASK
     }
 }
 

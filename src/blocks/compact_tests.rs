@@ -1,174 +1,279 @@
-use bitcoin::absolute::LockTime;
-use bitcoin::bip152::HeaderAndShortIds;
-use bitcoin::script::Builder;
-use bitcoin::transaction::Version;
-use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
+//! Who is asked for a compact block, and what becomes of what comes.
 
+use std::time::Duration;
+
+use super::super::patience::STALL_TIMEOUT;
+use super::super::testing::Harness;
+use super::super::testing_forge::Fault;
 use super::*;
 
-const ALICE: PeerId = PeerId(1);
-const BOB: PeerId = PeerId(2);
+/// A harness that stands on the first of two blocks with alice, who gives compact blocks; the second has five
+/// transactions beside its coinbase, and nobody told of it.
+fn at_the_tip() -> (Harness, PeerId, BlockHash) {
+    let mut sync = Harness::new();
+    let tip = sync.forge.mine_one(sync.forge.genesis(), 0, Fault::None);
+    let alice = sync.connect_compact(tip);
+    sync.serve(&[alice]);
+    assert_eq!(sync.connected(), tip);
+    sync.want_compact(tip);
+    sync.asked(alice);
+    let block = sync.forge.mine_with(tip, 5, Fault::None);
+    (sync, alice, block)
+}
 
-fn transaction(number: u32) -> Transaction {
-    let previous_output = OutPoint::new(Txid::from_byte_array([9; 32]), number);
-    Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::ZERO,
-        input: vec![TxIn { previous_output, ..TxIn::default() }],
-        output: vec![TxOut { value: Amount::from_sat(u64::from(number)), script_pubkey: ScriptBuf::new() }],
+/// The same with bob, who has the block too and was not asked for it.
+fn asked_of_alice() -> (Harness, PeerId, PeerId, BlockHash) {
+    let (mut sync, alice, block) = at_the_tip();
+    sync.announce(alice, block);
+    assert_eq!((sync.asked_compact(alice), sync.asked(alice)), (vec![block], vec![]));
+    let bob = sync.connect_compact(block);
+    assert_eq!((sync.asked_compact(bob), sync.asked(bob)), (vec![], vec![]));
+    (sync, alice, bob, block)
+}
+
+/// Alice sent the compact block and was asked for what is not here: all but the coinbase and the first two.
+fn asked_for_the_rest() -> (Harness, PeerId, PeerId, BlockHash) {
+    let (mut sync, alice, bob, block) = asked_of_alice();
+    sync.pool = sync.forge.transactions(block).drain(1..3).collect();
+    assert!(sync.deliver_compact(alice, sync.forge.compact(block, &[0])));
+    assert_eq!(sync.positions(alice), Some((block, vec![3, 4, 5])));
+    (sync, alice, bob, block)
+}
+
+fn raw(sync: &Harness, block: BlockHash, positions: &[usize]) -> Vec<Bytes> {
+    let all = sync.forge.transactions(block);
+    positions.iter().map(|at| all[*at].1.clone()).collect()
+}
+
+#[test]
+fn the_block_after_the_tip_is_filled_from_the_pool() {
+    let (mut sync, alice, block) = at_the_tip();
+    sync.pool = sync.forge.transactions(block);
+    sync.announce(alice, block);
+    assert_eq!((sync.asked_compact(alice), sync.asked(alice)), (vec![block], vec![]));
+    assert!(sync.deliver_compact(alice, sync.forge.compact(block, &[0])));
+    assert_eq!(sync.connected(), block);
+    assert_eq!(sync.sync.next_timeout(), None);
+    let made = sync.rebuilt.remove(0);
+    assert_eq!((made.hash, made.prefilled, made.had, made.asked), (block, 1, 5, 0));
+    let figures = sync.sync.compact_figures();
+    assert_eq!((figures.asked, figures.rebuilt, figures.unfit, figures.last), (1, 1, 0, Some(made)));
+    let saved = made.bytes - made.received_bytes;
+    assert_eq!((figures.received_bytes, figures.saved_bytes), (made.received_bytes as u64, saved as u64));
+    assert!(saved > 300, "five transactions against six bytes each");
+}
+
+#[test]
+fn what_is_missing_is_asked_for_once_and_comes_once() {
+    let (mut sync, alice, bob, block) = asked_for_the_rest();
+    let rest = raw(&sync, block, &[3, 4, 5]);
+    // Of somebody else, of another block, and again.
+    sync.deliver_transactions(bob, block, &rest);
+    sync.deliver_transactions(alice, sync.forge.genesis(), &rest);
+    assert!(!sync.deliver_compact(alice, sync.forge.compact(block, &[0])));
+    assert_eq!(sync.checks, 1, "the tip's");
+    sync.deliver_transactions(alice, block, &rest);
+    sync.deliver_transactions(alice, block, &rest);
+    assert_eq!((sync.connected(), sync.checks), (block, 2));
+    assert_eq!((sync.rebuilt[0].prefilled, sync.rebuilt[0].had, sync.rebuilt[0].asked), (1, 2, 3));
+    assert_eq!((sync.dropped(), sync.asked(alice), sync.asked(bob)), (vec![], vec![], vec![]));
+}
+
+#[test]
+fn whole_blocks_are_asked_for_where_a_compact_one_is_not_worth_it() {
+    type Case = (&'static str, fn(&mut Harness, PeerId, BlockHash) -> BlockHash);
+    let cases: [Case; 6] = [
+        ("the mempool has little of what is mined", |sync, _, block| {
+            sync.sync.want_compact(false);
+            block
+        }),
+        ("the tip is old", |sync, _, block| {
+            sync.now.unix += RECENT;
+            block
+        }),
+        ("two blocks at once", |sync, _, block| sync.forge.mine_one(block, 0, Fault::None)),
+        ("its parent is not connected yet", |sync, alice, block| {
+            sync.writer.paused = true;
+            sync.sync.want_compact(false);
+            sync.announce(alice, block);
+            sync.deliver(alice, block);
+            sync.asked(alice);
+            sync.sync.want_compact(true);
+            sync.forge.mine_one(block, 0, Fault::None)
+        }),
+        ("another block is on its way", |sync, alice, block| {
+            let other = sync.connect(block);
+            assert_eq!(sync.asked(other).len() + sync.asked_compact(alice).len(), 1);
+            sync.forge.mine_one(block, 0, Fault::None)
+        }),
+        ("it is not the best chain's", |sync, alice, block| {
+            sync.announce(alice, block);
+            sync.deliver(alice, block);
+            sync.asked_compact(alice);
+            let fork = sync.forge.genesis();
+            *sync.forge.mine(fork, 3).last().unwrap()
+        }),
+    ];
+    for (why, prepare) in cases {
+        let (mut sync, alice, block) = at_the_tip();
+        let best = prepare(&mut sync, alice, block);
+        sync.announce(alice, best);
+        assert!(!sync.asked(alice).is_empty(), "{why}");
+        assert_eq!(sync.asked_compact(alice), [], "{why}");
+    }
+    let (mut sync, _, block) = at_the_tip();
+    let bob = sync.connect(block);
+    assert_eq!((sync.asked(bob), sync.asked_compact(bob)), (vec![block], vec![]), "bob gives none");
+}
+
+#[test]
+fn the_whole_block_is_an_answer_too() {
+    let (mut sync, alice, bob, block) = asked_of_alice();
+    sync.deliver(alice, block);
+    assert_eq!(sync.connected(), block);
+    assert!(sync.rebuilt.is_empty());
+    assert!(!sync.deliver_compact(alice, sync.forge.compact(block, &[0])), "it is not owed any more");
+    // The next one may come so again.
+    let next = sync.forge.mine_one(block, 0, Fault::None);
+    sync.announce(bob, next);
+    assert_eq!(sync.asked_compact(bob), [next]);
+}
+
+#[test]
+fn where_short_ids_are_equal_the_whole_block_is_asked_of_the_same_peer() {
+    let (mut sync, alice, bob, block) = asked_of_alice();
+    let mut compact = sync.forge.compact(block, &[0]);
+    compact.short_ids[1] = compact.short_ids[0];
+    assert!(sync.deliver_compact(alice, compact));
+    assert_eq!((sync.asked(alice), sync.asked(bob)), (vec![block], vec![]));
+    // Alice has the time that was left of her first question.
+    sync.advance(STALL_TIMEOUT);
+    assert_eq!(sync.asked(bob), [block]);
+    sync.deliver(alice, block);
+    assert_eq!((sync.connected(), sync.dropped()), (block, vec![]));
+    assert_eq!(sync.sync.compact_figures().unfit, 1);
+}
+
+#[test]
+fn parts_that_are_not_the_block_are_nobodys_fault_and_the_whole_block_is_asked_for() {
+    // By short ids of others that are in the pool, and by other transactions than were asked for.
+    for lies in [false, true] {
+        let (mut sync, alice, bob, block) = asked_of_alice();
+        let parent = sync.connected();
+        let other = sync.forge.mine_with(parent, 5, Fault::None);
+        if lies {
+            assert!(sync.deliver_compact(alice, sync.forge.compact(block, &[0])));
+            let others = raw(&sync, other, &[1, 2, 3, 4, 5]);
+            sync.deliver_transactions(alice, block, &others);
+        } else {
+            sync.pool = sync.forge.transactions(block);
+            let mut compact = sync.forge.compact(block, &[0]);
+            compact.short_ids.swap(2, 3);
+            assert!(sync.deliver_compact(alice, compact));
+        }
+        assert_eq!(sync.connected(), parent);
+        assert_eq!([sync.asked(alice), sync.asked(bob)].concat(), [block], "once, and whole");
+        let owing = if sync.owes(alice).is_empty() { bob } else { alice };
+        sync.deliver(owing, block);
+        assert_eq!((sync.connected(), sync.dropped(), sync.damaged.len()), (block, vec![], 0));
+        assert_eq!((sync.sync.compact_figures().unfit, sync.rebuilt.len()), (1, 0));
     }
 }
 
-/// A coinbase and nine others.
-fn block() -> Block {
-    let mut block = bitcoin::constants::genesis_block(Network::Regtest);
-    let mut coinbase = transaction(0);
-    coinbase.input[0].previous_output = OutPoint::null();
-    coinbase.input[0].script_sig = Builder::new().push_int(200).into_script();
-    block.txdata = std::iter::once(coinbase).chain((1..10).map(transaction)).collect();
-    block.header.merkle_root = block.compute_merkle_root().unwrap();
-    block
-}
+#[test]
+fn what_the_protocol_forbids_costs_the_connection_and_another_is_asked_at_once() {
+    let (mut sync, alice, bob, block) = asked_of_alice();
+    let empty = CompactBlock { short_ids: vec![], prefilled: vec![], ..sync.forge.compact(block, &[0]) };
+    sync.deliver_compact(alice, empty);
+    assert!(matches!(&sync.dropped()[..], [(peer, Misbehavior::BadMessage(_))] if *peer == alice));
+    assert_eq!((sync.asked(bob), sync.asked_compact(bob)), (vec![block], vec![]));
 
-/// As another library writes it, the coinbase prefilled.
-fn compact(block: &Block) -> CompactBlock {
-    let theirs = HeaderAndShortIds::from_block(block, 7, 2, &[]).unwrap();
-    let short_ids = theirs.short_ids.iter().map(|id| {
-        let bytes: [u8; 6] = *id.as_ref();
-        bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
-    });
-    let coinbase = serialize(&block.txdata[0]).into();
-    CompactBlock {
-        header: block.header,
-        nonce: 7,
-        short_ids: short_ids.collect(),
-        prefilled: vec![(0, coinbase)],
-    }
-}
-
-fn pool<'a>(of: impl Iterator<Item = &'a Transaction>) -> Vec<(Wtxid, Bytes)> {
-    of.map(|tx| (tx.compute_wtxid(), serialize(tx).into())).collect()
-}
-
-/// Alice was asked for the block and sends it.
-fn received(block: &Block, compact: &CompactBlock, pool: &[(Wtxid, Bytes)]) -> (CompactFetch, Step) {
-    let mut fetch = CompactFetch::default();
-    let hash = block.block_hash();
-    assert_eq!(fetch.ask(ALICE, hash, true, true), Some(Inventory::compact_block(hash)));
-    let step = fetch.handle_block(ALICE, compact, pool.iter().map(|(wtxid, raw)| (*wtxid, raw)));
-    (fetch, step)
-}
-
-fn whole(block: &Block) -> Step {
-    Step::Done { hash: block.block_hash(), block: WireBlock::unsummed(serialize(block).into()) }
-}
-
-fn request(block: &Block, positions: &[u16]) -> Step {
-    Step::Ask(Message::GetBlockTxn { block: block.block_hash(), positions: positions.to_vec() })
+    let (mut sync, alice, bob, block) = asked_for_the_rest();
+    let too_few = raw(&sync, block, &[3, 4]);
+    sync.deliver_transactions(alice, block, &too_few);
+    assert!(matches!(&sync.dropped()[..], [(peer, Misbehavior::BadMessage(_))] if *peer == alice));
+    sync.serve(&[bob]);
+    assert_eq!(sync.connected(), block);
 }
 
 #[test]
-fn a_block_whose_transactions_are_here_is_whole_at_once() {
-    let block = block();
-    let strangers = [transaction(77), transaction(78)];
-    let pool = pool(block.txdata.iter().chain(&strangers));
-    let (mut fetch, step) = received(&block, &compact(&block), &pool);
-    assert_eq!(step, whole(&block));
-    assert_eq!(fetch.handle_transactions(ALICE, block.block_hash(), &[]), Step::Ignored);
-}
-
-#[test]
-fn what_is_missing_is_asked_for_once() {
-    let block = block();
-    let pool = pool(block.txdata.iter().skip(1).filter(|tx| ![3, 8].contains(&tx.output[0].value.to_sat())));
-    let (mut fetch, step) = received(&block, &compact(&block), &pool);
-    assert_eq!(step, request(&block, &[3, 8]));
-    let missing: Vec<Bytes> = [3, 8].map(|at: usize| serialize(&block.txdata[at]).into()).to_vec();
-    assert_eq!(fetch.handle_transactions(BOB, block.block_hash(), &missing), Step::Ignored);
-    assert_eq!(fetch.handle_transactions(ALICE, BlockHash::all_zeros(), &missing), Step::Ignored);
-    assert!(fetch.is_asked(ALICE, &block.block_hash()));
-    assert_eq!(fetch.handle_transactions(ALICE, block.block_hash(), &missing), whole(&block));
-    assert_eq!(fetch.handle_transactions(ALICE, block.block_hash(), &missing), Step::Ignored);
-}
-
-#[test]
-fn too_few_or_too_many_transactions_are_misbehavior() {
-    let block = block();
-    let raw: Bytes = serialize(&block.txdata[1]).into();
-    for answer in [0, 1, 8, 10] {
-        let (mut fetch, step) = received(&block, &compact(&block), &[]);
-        assert_eq!(step, request(&block, &[1, 2, 3, 4, 5, 6, 7, 8, 9]));
-        let step = fetch.handle_transactions(ALICE, block.block_hash(), &vec![raw.clone(); answer]);
-        assert!(matches!(step, Step::Drop { why: Misbehavior::BadMessage(_), .. }), "{answer}: {step:?}");
-        assert!(!fetch.is_asked(ALICE, &block.block_hash()));
+fn a_peer_that_keeps_silent_at_any_step_is_hedged_by_the_whole_block_of_another() {
+    for (mut sync, alice, bob, block) in [asked_of_alice(), asked_for_the_rest()] {
+        sync.advance(STALL_TIMEOUT - Duration::from_millis(1));
+        assert_eq!(sync.asked(bob), []);
+        sync.advance(Duration::from_millis(1));
+        assert_eq!((sync.asked(bob), sync.asked_compact(bob)), (vec![block], vec![]));
+        sync.deliver(bob, block);
+        assert_eq!(sync.connected(), block);
+        // Alice was merely slow, and nobody waits for her.
+        assert!(!sync.deliver_compact(alice, sync.forge.compact(block, &[0])));
+        let rest = raw(&sync, block, &[3, 4, 5]);
+        sync.deliver_transactions(alice, block, &rest);
+        assert_eq!((sync.checks, sync.dropped(), sync.sync.next_timeout()), (2, vec![], None));
     }
 }
 
 #[test]
-fn other_transactions_than_the_blocks_lead_to_the_whole_block() {
-    let block = block();
-    let (mut fetch, _) = received(&block, &compact(&block), &[]);
-    let wrong = vec![serialize(&transaction(50)).into(); 9];
-    let step = fetch.handle_transactions(ALICE, block.block_hash(), &wrong);
-    assert_eq!(step, Step::FetchWhole { hash: block.block_hash() });
+fn the_slow_peer_may_still_be_first() {
+    let (mut sync, alice, bob, block) = asked_for_the_rest();
+    sync.advance(STALL_TIMEOUT);
+    assert_eq!(sync.asked(bob), [block]);
+    let rest = raw(&sync, block, &[3, 4, 5]);
+    sync.deliver_transactions(alice, block, &rest);
+    assert_eq!((sync.connected(), sync.rebuilt.len()), (block, 1));
+    sync.deliver(bob, block);
+    assert_eq!((sync.checks, sync.progress().unasked, sync.dropped()), (2, 0, vec![]));
 }
 
 #[test]
-fn two_equal_short_ids_lead_to_the_whole_block() {
-    let block = block();
-    let mut compact = compact(&block);
-    compact.short_ids[3] = compact.short_ids[5];
-    let (_, step) = received(&block, &compact, &pool(block.txdata.iter()));
-    assert_eq!(step, Step::FetchWhole { hash: block.block_hash() });
+fn what_was_not_waited_for_is_asked_for_anew() {
+    let (mut sync, alice, bob, block) = asked_for_the_rest();
+    sync.advance(STALL_TIMEOUT);
+    assert_eq!((sync.asked(alice), sync.asked(bob)), (vec![], vec![block]));
+    // What was begun with alice is gone with this, and it is of no use.
+    sync.deliver_damaged(bob, block);
+    sync.disconnect(bob);
+    assert_eq!(sync.asked(alice), [block]);
+    sync.deliver(alice, block);
+    assert_eq!(sync.connected(), block);
 }
 
 #[test]
-fn of_two_candidates_with_one_id_neither_is_taken() {
-    let block = block();
-    let compact = compact(&block);
-    // An id of one that is not in the block takes the place of another's.
-    let key = ShortIdKey::of(&compact);
-    let right = pool(block.txdata.iter());
-    let (wtxid, raw) = right[4].clone();
-    let twice: Vec<_> = right.iter().cloned().chain([(wtxid, raw)]).collect();
-    assert_eq!(received(&block, &compact, &twice).1, whole(&block));
-    let mut swapped = compact.clone();
-    let stranger = transaction(99);
-    swapped.short_ids[3] = key.short_id(&stranger.compute_wtxid());
-    let with_stranger = pool(block.txdata.iter().chain([&stranger]));
-    let (_, step) = received(&block, &swapped, &with_stranger);
-    assert_eq!(step, Step::FetchWhole { hash: block.block_hash() });
-}
-
-#[test]
-fn positions_that_the_block_does_not_have_are_misbehavior() {
-    let block = block();
-    let right = compact(&block);
-    let coinbase = right.prefilled[0].1.clone();
-    let behind = CompactBlock { prefilled: vec![(10, coinbase.clone())], ..right.clone() };
-    let twice = CompactBlock { prefilled: vec![(0, coinbase.clone()), (0, coinbase)], ..right.clone() };
-    let empty = CompactBlock { prefilled: vec![], short_ids: vec![], ..right.clone() };
-    let huge = CompactBlock { short_ids: (0..100_000).collect(), ..right };
-    for wrong in [behind, twice, empty, huge] {
-        let (_, step) = received(&block, &wrong, &[]);
-        assert!(matches!(step, Step::Drop { .. }), "{step:?}");
+fn a_peer_that_leaves_or_has_it_not_is_followed_by_another() {
+    for (mut sync, alice, bob, block) in [asked_of_alice(), asked_for_the_rest()] {
+        sync.disconnect(alice);
+        assert_eq!((sync.asked(bob), sync.asked_compact(bob)), (vec![block], vec![]));
+        sync.serve(&[bob]);
+        assert_eq!(sync.connected(), block);
     }
+    let (mut sync, alice, bob, block) = asked_of_alice();
+    sync.not_found(alice, block);
+    assert_eq!(sync.asked(bob), [block]);
+    assert!(!sync.deliver_compact(alice, sync.forge.compact(block, &[0])));
 }
 
 #[test]
-fn only_a_block_at_the_tip_is_asked_for_so_and_only_what_was_asked_for_is_looked_at() {
-    let block = block();
-    let (hash, compact) = (block.block_hash(), compact(&block));
-    let mut fetch = CompactFetch::default();
-    assert_eq!(fetch.ask(ALICE, hash, false, true), None);
-    assert_eq!(fetch.ask(ALICE, hash, true, false), None);
-    assert_eq!(fetch.handle_block(ALICE, &compact, std::iter::empty()), Step::Ignored);
-    assert!(fetch.ask(ALICE, BlockHash::all_zeros(), true, true).is_some());
-    assert_eq!(fetch.ask(ALICE, hash, true, true), None);
-    assert_eq!(fetch.handle_block(ALICE, &compact, std::iter::empty()), Step::Ignored);
-    fetch.forget(ALICE);
-    assert!(fetch.ask(ALICE, hash, true, true).is_some());
-    assert_eq!(fetch.handle_block(BOB, &compact, std::iter::empty()), Step::Ignored);
-    let all = pool(block.txdata.iter());
-    assert_eq!(fetch.handle_block(ALICE, &compact, all.iter().map(|(id, raw)| (*id, raw))), whole(&block));
+fn an_invalid_block_is_not_held_against_who_gave_its_parts() {
+    let (mut sync, alice, _) = at_the_tip();
+    let bad = sync.forge.mine_with(sync.connected(), 2, Fault::Height);
+    sync.pool = sync.forge.transactions(bad);
+    sync.announce(alice, bad);
+    assert_eq!(sync.asked_compact(alice), [bad]);
+    sync.deliver_compact(alice, sync.forge.compact(bad, &[0]));
+    assert_eq!(sync.condemned, [bad]);
+    // Who follows its header is left, whoever delivered it.
+    assert_eq!(sync.dropped(), [(alice, Misbehavior::InvalidChain)]);
+    assert_eq!(sync.rebuilt, []);
+}
+
+#[test]
+fn what_nobody_asked_for_changes_nothing() {
+    let (mut sync, alice, block) = at_the_tip();
+    let compact = sync.forge.compact(block, &[0]);
+    for _ in 0..100 {
+        assert!(!sync.deliver_compact(alice, compact.clone()));
+        sync.deliver_transactions(alice, block, &[]);
+    }
+    assert_eq!((sync.checks, sync.progress().in_flight, sync.dropped()), (1, 0, vec![]));
+    assert_eq!(sync.sync.compact_figures(), CompactFigures::default());
 }

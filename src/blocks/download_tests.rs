@@ -12,9 +12,9 @@ use chainstore::Height;
 use super::check::Refusal;
 use super::patience::STALL_TIMEOUT;
 use super::peers::MAX_IN_FLIGHT;
-use super::sync::Output;
 use super::testing::{ENOUGH_BYTES, Harness};
 use super::testing_forge::{Fault, Forge};
+use super::types::Output;
 use crate::peer::{Misbehavior, PeerId, WireBlock};
 use crate::validate::BlockError;
 

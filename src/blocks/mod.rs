@@ -3,7 +3,7 @@
 //! In the order of the data: `sync` takes what happens, `window` names the blocks that come next, `scheduler` decides
 //! who is asked for them (with what `peers` knows of each, and with `patience`), `reorder` holds what arrived until
 //! its turn, `activation` hands it on: to be connected, kept, or switched to from `shelf`, the blocks that lie on disk.
-//! At the tip, `compact` puts a block together from transactions that are here already.
+//! At the tip, `compact` asks for blocks without what is here already, and `rebuild` puts them together.
 //! Beside that way, `repair` fetches blocks again that were damaged on disk.
 //! Blocks are checked by `validate`, which `check` calls, and connected by `node::chain`; no header is judged here.
 
@@ -12,11 +12,13 @@ mod check;
 mod compact;
 mod patience;
 mod peers;
+mod rebuild;
 mod reorder;
 mod repair;
 mod scheduler;
 mod shelf;
 mod sync;
+mod types;
 mod window;
 
 #[cfg(test)]
@@ -35,5 +37,7 @@ mod testing;
 pub(crate) mod testing_forge;
 
 pub use check::{Refusal, check_received};
-pub use compact::{CompactFetch, Step};
-pub use sync::{BlockSync, ChainEvent, Output, Progress};
+pub use compact::CompactFigures;
+pub use rebuild::{Partial, Rebuilt, Unfit};
+pub use sync::BlockSync;
+pub use types::{ChainEvent, Output, Progress};

@@ -28,7 +28,9 @@ impl Model {
     fn new(seed: u64) -> Self {
         let forge = Forge::new();
         let tips = vec![forge.genesis()];
-        Self { harness: Harness::with_memory(forge, LIMIT_BYTES), rng: Rng::with_seed(seed), tips }
+        let mut harness = Harness::with_memory(forge, LIMIT_BYTES);
+        harness.want_compact(tips[0]);
+        Self { harness, rng: Rng::with_seed(seed), tips }
     }
 
     fn step(&mut self) {
@@ -71,7 +73,18 @@ impl Model {
                 _ => Fault::None,
             };
             let padding = if self.rng.u8(..4) == 0 { self.rng.usize(..8_000) } else { 0 };
-            tip = self.harness.forge.mine_one(tip, padding, fault);
+            tip = match self.rng.u8(..3) {
+                0 => {
+                    let count = self.rng.usize(1..6);
+                    self.harness.forge.mine_with(tip, count, fault)
+                }
+                _ => self.harness.forge.mine_one(tip, padding, fault),
+            };
+            if self.rng.bool() {
+                let transactions = self.harness.forge.transactions(tip);
+                let known = self.rng.usize(..=transactions.len());
+                self.harness.pool.extend(transactions.into_iter().take(known));
+            }
             self.tips.push(tip);
         }
     }
@@ -86,6 +99,9 @@ impl Model {
             _ => ServiceFlags::NETWORK,
         };
         let peer = self.harness.connect_with(services);
+        if self.rng.u8(..4) > 0 {
+            self.harness.sync.handle_send_compact(peer);
+        }
         if self.rng.bool() {
             let tip = self.rng.choice(&self.tips).copied().unwrap();
             self.harness.announce(peer, tip);
@@ -105,8 +121,21 @@ impl Model {
 
     fn deliver(&mut self) {
         let Some(peer) = self.some_peer() else { return };
+        if let Some((hash, positions)) = self.harness.positions(peer) {
+            let all = self.harness.forge.transactions(hash);
+            let asked: Vec<_> =
+                positions.iter().filter_map(|at| Some(all.get(usize::from(*at))?.1.clone())).collect();
+            self.harness.deliver_transactions(peer, hash, &asked);
+            return;
+        }
         let owes = self.harness.owes(peer);
         let Some(hash) = self.rng.choice(&owes).copied() else { return };
+        if self.harness.owes_compact(peer) == Some(hash) && self.rng.u8(..8) > 0 {
+            let prefilled: &[usize] = if self.rng.bool() { &[0] } else { &[] };
+            let compact = self.harness.forge.compact(hash, prefilled);
+            self.harness.deliver_compact(peer, compact);
+            return;
+        }
         self.harness.deliver(peer, hash);
     }
 
@@ -115,7 +144,26 @@ impl Model {
         let any = self.rng.choice(&self.tips).copied().unwrap();
         let owes = self.harness.owes(peer);
         let owed = self.rng.choice(&owes).copied();
-        match (self.rng.u8(..4), owed) {
+        if let Some((hash, positions)) = self.harness.positions(peer) {
+            let other = self.harness.forge.transactions(any).remove(0).1;
+            let count = positions.len() + self.rng.usize(..2);
+            self.harness.deliver_transactions(peer, hash, &vec![other; count]);
+            return;
+        }
+        let lie = if self.harness.owes_compact(peer).is_some() { 3 } else { self.rng.u8(..6) };
+        match (lie, owed) {
+            (3, _) => {
+                // Often of no block that was asked for.
+                let hash = self.harness.owes_compact(peer).or(owed).unwrap_or(any);
+                let mut compact = self.harness.forge.compact(hash, &[0]);
+                let nonsense = self.rng.u64(..1 << 48);
+                compact.short_ids.iter_mut().for_each(|id| *id ^= nonsense);
+                if self.rng.bool() {
+                    compact.short_ids.push(nonsense);
+                }
+                self.harness.deliver_compact(peer, compact);
+            }
+            (4, _) => self.harness.deliver_transactions(peer, owed.unwrap_or(any), &[]),
             (0, Some(owed)) => {
                 let raw = self.harness.forge.mutated(owed);
                 self.harness.deliver_raw(peer, owed, raw);
@@ -166,8 +214,8 @@ impl Model {
 
 #[test]
 fn after_any_mischief_the_best_chain_that_can_be_had_is_connected() {
-    let (mut switches, mut condemned, mut dropped) = (0, 0, 0);
-    for seed in 0..30 {
+    let (mut switches, mut condemned, mut dropped, mut rebuilt, mut unfit) = (0, 0, 0, 0, 0);
+    for seed in 0..36 {
         println!("seed {seed}");
         let mut model = Model::new(seed);
         for _ in 0..STEPS {
@@ -177,6 +225,9 @@ fn after_any_mischief_the_best_chain_that_can_be_had_is_connected() {
         switches += model.harness.writer.switches;
         condemned += model.harness.condemned.len();
         dropped += model.harness.dropped().len();
+        rebuilt += model.harness.rebuilt.len();
+        unfit += model.harness.sync.compact_figures().unfit;
     }
     assert!(switches > 40 && condemned > 40 && dropped > 100, "{switches} {condemned} {dropped}");
+    assert!(rebuilt > 100 && unfit > 3, "{rebuilt} {unfit}");
 }

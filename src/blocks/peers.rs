@@ -44,6 +44,8 @@ enum Serves {
 #[derive(Debug)]
 pub(super) struct Peer {
     serves: Serves,
+    /// Whether it said that it gives compact blocks.
+    pub gives_compact: bool,
     /// The best header that it is known to have.
     tip: Option<HeaderTip>,
     /// The highest block of the best chain that is in its chain too.
@@ -75,6 +77,7 @@ impl Peer {
         };
         Self {
             serves,
+            gives_compact: false,
             tip: None,
             shared: None,
             in_flight: 0,

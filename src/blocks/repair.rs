@@ -13,7 +13,8 @@ use bitcoin::BlockHash;
 use chainstore::{Height, Tip};
 
 use super::check::Refusal;
-use super::sync::{BlockSync, Output};
+use super::sync::BlockSync;
+use super::types::Output;
 use crate::headers::HeaderTree;
 use crate::peer::{Misbehavior, PeerId, WireBlock};
 use crate::time::{Instant, Now};

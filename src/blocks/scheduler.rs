@@ -11,28 +11,30 @@
 //! * *Withheld*: while nobody gives out the first missing block of the best chain, peers on other chains with more work
 //!   than ours are asked for theirs: headers alone must not keep us from the best chain that can be had.
 //!
-//! Blocks in memory are `reorder`'s; here are only those that did not arrive yet.
+//! `overdue` has what takes too long, `beside` what is withheld. Blocks in memory are `reorder`'s; here are only those
+//! that did not arrive yet.
 //! Source: Bitcoin Core `net_processing.cpp` (`FindNextBlocksToDownload`, `BLOCK_STALLING_TIMEOUT_*`,
 //! `BLOCK_DOWNLOAD_TIMEOUT_*`).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod beside;
+mod overdue;
+
+use std::collections::BTreeMap;
+#[cfg(test)]
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bitcoin::{BlockHash, Work};
+use bitcoin::BlockHash;
 use chainstore::{Height, Tip};
 
 use super::patience::Patience;
 use super::peers::Peer;
 use super::repair::Missing;
-use super::window::{WINDOW, Window};
+use super::window::Window;
 use crate::headers::{HeaderTip, HeaderTree};
 use crate::peer::{PeerId, PeerInfo};
 use crate::time::{Instant, Now};
-
-/// A peer that owes us blocks has this long for the next one (Core: `BLOCK_DOWNLOAD_TIMEOUT_BASE`).
-const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// And this much more for each other peer that is busy for us too (Core: `BLOCK_DOWNLOAD_TIMEOUT_PER_PEER`).
-const DOWNLOAD_TIMEOUT_PER_PEER: Duration = Duration::from_secs(5 * 60);
+use overdue::Stall;
 
 /// See the module.
 #[derive(Debug)]
@@ -71,14 +73,6 @@ struct Ask {
     at: Instant,
     /// It took too long, and that was noted.
     lapsed: bool,
-}
-
-/// A peer that everything waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stall {
-    peer: PeerId,
-    hash: BlockHash,
-    since: Instant,
 }
 
 /// What the rest of the stage knows when blocks are to be asked for.
@@ -173,6 +167,17 @@ impl Scheduler {
         self.peers.remove(&peer).is_some()
     }
 
+    /// A peer said that it gives compact blocks.
+    pub fn set_gives_compact(&mut self, peer: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.gives_compact = true;
+        }
+    }
+
+    pub fn gives_compact(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.gives_compact)
+    }
+
     pub fn has_peer(&self, peer: PeerId) -> bool {
         self.peers.contains_key(&peer)
     }
@@ -222,6 +227,14 @@ impl Scheduler {
         true
     }
 
+    /// Somebody else was faster, and what this peer would have sent is not waited for any more: should the block be
+    /// asked of it again, that is a new question.
+    pub fn waive(&mut self, peer: PeerId, hash: &BlockHash) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.owed_late(hash);
+        }
+    }
+
     /// A block of this peer passed its check.
     pub fn sound(&mut self, from: PeerId) {
         if let Some(peer) = self.peers.get_mut(&from) {
@@ -256,36 +269,16 @@ impl Scheduler {
         asked
     }
 
-    /// Peers that have had their time. They must be removed.
-    pub fn expired(&mut self, now: Now) -> BTreeSet<PeerId> {
-        let stalled = self.stalled_at().filter(|(_, at)| *at <= now.instant).map(|(peer, _)| peer);
-        let limit = self.download_timeout();
-        let slow = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.busy_since().is_some_and(|since| since + limit <= now.instant));
-        let expired: BTreeSet<PeerId> = slow.map(|(id, _)| *id).chain(stalled).collect();
-        if stalled.is_some() {
-            self.patience.evicted();
-        }
-        if !expired.is_empty() {
-            // With fewer peers the time is shorter, but then our link is freer too: they begin anew.
-            self.peers.values_mut().for_each(|peer| peer.begin_anew(now.instant));
-        }
-        expired
-    }
-
-    /// When [`Self::expired`] or [`Self::ask`] has something to do although nothing happened.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        let limit = self.download_timeout();
-        let slow = self.peers.values().filter_map(|peer| Some(peer.busy_since()? + limit));
-        slow.chain(self.stalled_at().map(|(_, at)| at)).chain(self.hedge_at).min()
-    }
-
     /// Whether somebody was or can be asked for a block, or may turn out to have it.
     pub fn has_source(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
         self.requests.contains_key(&hash)
             || self.peers.values().any(|peer| peer.is_undecided() || peer.can_give(height, hash, tree))
+    }
+
+    /// Whether this block of the window is all that is on its way, and from one peer.
+    pub fn is_all_in_flight(&self, hash: &BlockHash) -> bool {
+        let request = self.requests.get(hash).filter(|_| self.requests.len() == 1);
+        request.is_some_and(|request| request.purpose == Purpose::Window && request.asks.len() == 1)
     }
 
     pub fn is_asked(&self, hash: &BlockHash) -> bool {
@@ -348,32 +341,6 @@ impl Scheduler {
         window.is_cut() && window.missing().all(|(_, hash)| self.requests.contains_key(&hash))
     }
 
-    /// Asks one more peer for a block that takes too long.
-    fn hedge(&mut self, now: Now, hash: BlockHash, tree: &HeaderTree, asked: &mut Asked) {
-        let timeout = self.patience.timeout();
-        let Some(request) = self.requests.get_mut(&hash) else { return };
-        let times_asked = request.asks.len();
-        let Some(last) = request.asks.last_mut() else { return };
-        let (height, purpose) = (request.height, request.purpose);
-        let due = last.at + timeout * (1 << (times_asked - 1).min(8));
-        if now.instant < due {
-            self.hedge_at = Some(self.hedge_at.map_or(due, |at| at.min(due)));
-            return;
-        }
-        if !std::mem::replace(&mut last.lapsed, true)
-            && let Some(peer) = self.peers.get_mut(&last.peer)
-        {
-            peer.lapsed(height);
-        }
-        let asks = request.asks.clone();
-        if let Some(peer) = self.choose(height, hash, &asks, tree) {
-            self.send(now, peer, height, hash, purpose, asked);
-            // It has its time too.
-            let due = now.instant + timeout * (1 << times_asked.min(8));
-            self.hedge_at = Some(self.hedge_at.map_or(due, |at| at.min(due)));
-        }
-    }
-
     /// Asks for blocks that are damaged on disk: a wallet waits for each.
     fn ask_repairs(&mut self, now: Now, situation: &Situation, asked: &mut Asked) {
         for &Missing { height, hash, anywhere } in situation.repairs {
@@ -387,68 +354,6 @@ impl Scheduler {
                 self.send(now, peer, height, hash, Purpose::Repair, asked);
             }
         }
-    }
-
-    /// Whether nobody gives out this block: there is no source, or one at least took too long.
-    fn is_withheld(&self, height: Height, hash: BlockHash, tree: &HeaderTree) -> bool {
-        match self.requests.get(&hash) {
-            Some(request) => request.asks.iter().any(|ask| ask.lapsed),
-            None => !self.peers.values().any(|peer| peer.can_give(height, hash, tree)),
-        }
-    }
-
-    /// Asks peers whose chain is not the best one, but better than ours, for what is beside the best one.
-    fn ask_beside(&mut self, now: Now, situation: &Situation, asked: &mut Asked) {
-        let Situation { tree, handed, .. } = *situation;
-        let sides: Vec<_> =
-            self.peers.iter().filter_map(|(id, peer)| Some((*id, peer.side_tip()?))).collect();
-        if sides.is_empty() {
-            return;
-        }
-        let our_work = tree.info(handed.hash).map(|info| info.work);
-        for (peer, tip) in sides.into_iter().filter(|(_, tip)| is_better(*tip, our_work)) {
-            for (height, hash) in self.beside(peer, tip, situation) {
-                // What is in flight of the withheld chain may never come, so it takes no room here.
-                let in_flight =
-                    self.requests.values().filter(|request| request.purpose == Purpose::Side).count();
-                if !(situation.fits)(in_flight) {
-                    asked.starved = true;
-                    break;
-                }
-                self.send(now, peer, height, hash, Purpose::Side, asked);
-            }
-        }
-        let sides = self.requests.iter().filter(|(_, request)| request.purpose == Purpose::Side);
-        let overdue: Vec<_> = sides.map(|(hash, _)| *hash).collect();
-        for hash in overdue {
-            self.hedge(now, hash, tree, asked);
-        }
-    }
-
-    /// The blocks of a peer's own chain that it can be asked for now, lowest first.
-    fn beside(&self, peer: PeerId, tip: HeaderTip, situation: &Situation) -> Vec<(Height, BlockHash)> {
-        let Situation { window, tree, handed, is_settled, .. } = *situation;
-        let (Some(state), Some(branch)) = (self.peers.get(&peer), tree.branch(tip.hash)) else {
-            return vec![];
-        };
-        let Some(shared) = state.shared().filter(|shared| *shared < window.first()) else {
-            // Blocks that the best chain has too are missing below: they come first.
-            return vec![];
-        };
-        let Some(fork) = tree.fork_point(handed.hash, tip.hash) else { return vec![] };
-        let base = fork.height.max(shared);
-        let end = tip.height.min(Height(base.0.saturating_add(WINDOW)));
-        // Downwards, as branches are linked that way.
-        let mut wanted: Vec<_> = (base.0 + 1..=end.0)
-            .rev()
-            .filter_map(|height| Some((Height(height), branch.hash(Height(height))?)))
-            .filter(|(height, hash)| {
-                !self.requests.contains_key(hash) && !is_settled(hash) && state.can_give(*height, *hash, tree)
-            })
-            .collect();
-        wanted.reverse();
-        wanted.truncate(state.room());
-        wanted
     }
 
     /// The peer that is asked for a block: one with room that was not asked yet. Peers that keep silent come last, and
@@ -489,33 +394,4 @@ impl Scheduler {
             asked.requests.entry(to).or_default().push(hash);
         }
     }
-
-    /// Who keeps everything waiting: see the module.
-    fn find_stall(&self, now: Now, full: bool, situation: &Situation) -> Option<Stall> {
-        let Situation { window, tree, stuck, .. } = *situation;
-        let (height, hash) = window.first_missing().filter(|(height, _)| *height == window.first())?;
-        let peer = self.requests.get(&hash)?.asks.first()?.peer;
-        let others = self.peers.iter().any(|(id, other)| *id != peer && other.can_give(height, hash, tree));
-        if !full || !stuck || !others {
-            return None;
-        }
-        let same = self.stall.filter(|stall| (stall.peer, stall.hash) == (peer, hash));
-        Some(same.unwrap_or(Stall { peer, hash, since: now.instant }))
-    }
-
-    /// Who is dropped for stalling, and when. A peer that delivers something has its time again, as in Core.
-    fn stalled_at(&self) -> Option<(PeerId, Instant)> {
-        let Stall { peer, since, .. } = self.stall?;
-        let delivered = self.peers.get(&peer)?.last_delivery.unwrap_or(since);
-        Some((peer, since.max(delivered) + self.patience.timeout()))
-    }
-
-    fn download_timeout(&self) -> Duration {
-        DOWNLOAD_TIMEOUT + DOWNLOAD_TIMEOUT_PER_PEER * self.busy_peers().saturating_sub(1) as u32
-    }
-}
-
-/// Whether a chain has more work than ours; not when ours is unknown.
-fn is_better(tip: HeaderTip, our_work: Option<Work>) -> bool {
-    our_work.is_some_and(|work| tip.work > work)
 }

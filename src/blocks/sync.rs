@@ -7,7 +7,6 @@
 //! Source: Bitcoin Core `net_processing.cpp` (`ProcessBlock`, `BlockChecked`).
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -16,9 +15,11 @@ use chainstore::{Height, Tip};
 
 use super::activation::Activation;
 use super::check::Refusal;
+use super::compact::Compact;
 use super::reorder::Reorder;
 use super::repair::Repairs;
 use super::scheduler::{Delivery, Purpose, Scheduler, Situation};
+use super::types::{ChainEvent, Output, Progress};
 use super::window::{WINDOW, Window};
 use crate::headers::{HeaderTip, HeaderTree};
 use crate::peer::{Misbehavior, PeerId, PeerInfo, WireBlock};
@@ -28,71 +29,6 @@ use crate::validate::{CheckedBlock, Verdict};
 /// Length of a serialized block header.
 const HEADER_BYTES: usize = 80;
 
-/// What is to be done.
-#[derive(Debug)]
-pub enum Output {
-    /// Ask for these blocks with one `getdata`, in this order.
-    GetData { peer: PeerId, blocks: Vec<BlockHash> },
-    /// Run `check_received`; the answer comes back through [`BlockSync::handle_checked`].
-    Check { hash: BlockHash, height: Height, block: WireBlock },
-    /// Connect this block on top of the one of the last `Connect`, or of the chain's tip.
-    Connect(CheckedBlock),
-    /// Keep this block on disk: it is not the chain's next.
-    Store(CheckedBlock),
-    /// Disconnect down to `fork`, then connect these kept blocks: all of it, or nothing. Where `fork` is the tip,
-    /// nothing is to be disconnected.
-    Switch { fork: Tip, connect: Vec<BlockHash> },
-    /// Put this block in the place of the damaged one on disk.
-    Repair(CheckedBlock),
-    /// The block breaks a rule: its header and what builds on it are never to be followed. The header tree is to be
-    /// told before anything else happens here; `handle_best_changed` follows.
-    MarkInvalid { hash: BlockHash, reason: String },
-    /// A block was damaged on its way from this peer, and is asked for again.
-    Damaged { peer: PeerId, hash: BlockHash },
-    /// Close the connection. The peer is forgotten here already.
-    Drop { peer: PeerId, why: Misbehavior },
-}
-
-/// What became of `Connect`, `Store`, `Switch` and `Repair`, in their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChainEvent {
-    /// The chain's tip is this block now.
-    Connected(Tip),
-    /// The block is on disk.
-    Stored(BlockHash),
-    /// The chain's tip is this block now, on another branch.
-    Switched(Tip),
-    /// A block did not connect. The chain stands at `tip`; later `Connect`s that were on their way are void.
-    Failed { hash: BlockHash, reason: String, tip: Tip },
-    /// A switch was not made, or a block not connected, as this block cannot be read. The chain stands at `tip`.
-    Blocked { damaged: Tip, what: String, tip: Tip },
-    /// The block can be read, and was put in place if it had to be.
-    Repaired { block: Tip, moved: bool },
-}
-
-/// How far block sync is, for the operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Where the chain stands.
-    pub connected: Height,
-    /// The end of the best header chain.
-    pub target: Height,
-    /// The lowest block of that chain that has not arrived.
-    pub first_missing: Option<Height>,
-    /// Blocks asked for and not yet here.
-    pub in_flight: usize,
-    /// Peers that owe us blocks.
-    pub busy_peers: usize,
-    /// Blocks here that are not yet connected or stored.
-    pub in_memory: usize,
-    /// Their bytes.
-    pub held_bytes: usize,
-    /// Blocks that nobody had asked for, since the start.
-    pub unasked: u64,
-    /// How long the first missing block may take before somebody else is asked for it too.
-    pub stall_timeout: Duration,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct BlockSync {
@@ -101,6 +37,7 @@ pub struct BlockSync {
     pub(super) reorder: Reorder,
     pub(super) activation: Activation,
     pub(super) repairs: Repairs,
+    pub(super) compact: Compact,
     /// When a block may be fetched again that was only just.
     repair_due: Option<Instant>,
     unasked: u64,
@@ -117,6 +54,7 @@ impl BlockSync {
             reorder: Reorder::new(memory_bytes),
             activation: Activation::new(connected, stored.into_iter().map(|tip| tip.hash)),
             repairs: Repairs::default(),
+            compact: Compact::default(),
             repair_due: None,
             unasked: 0,
             outputs: VecDeque::new(),
@@ -130,7 +68,7 @@ impl BlockSync {
 
     /// A connection ended: what the peer owed us is asked elsewhere at once. Harmless for one that was dropped.
     pub fn handle_peer_gone(&mut self, now: Now, peer: PeerId, tree: &HeaderTree) {
-        if self.scheduler.remove_peer(peer) {
+        if self.remove_peer(peer) {
             self.advance(now, tree);
         }
     }
@@ -160,7 +98,13 @@ impl BlockSync {
             self.advance(now, tree);
             return;
         };
-        match self.scheduler.delivered(now, from, hash) {
+        let delivery = self.scheduler.delivered(now, from, hash);
+        if delivery != Delivery::Unasked
+            && let Some(other) = self.compact.delivered(&hash)
+        {
+            self.scheduler.waive(other, &hash);
+        }
+        match delivery {
             Delivery::Asked { height, purpose: Purpose::Repair } => {
                 self.take_repair(from, height, hash, block);
             }
@@ -179,6 +123,7 @@ impl BlockSync {
     /// A peer said that it has not got a block. Core never does.
     pub fn handle_not_found(&mut self, now: Now, from: PeerId, hash: BlockHash, tree: &HeaderTree) {
         if self.scheduler.refused(from, hash) {
+            self.compact.refused(from, &hash);
             self.advance(now, tree);
         }
     }
@@ -191,6 +136,7 @@ impl BlockSync {
         result: Result<CheckedBlock, Refusal>,
         tree: &HeaderTree,
     ) {
+        let rebuilt = self.compact.checked(&hash);
         if let Some(from) = self.repairs.checking(&hash) {
             self.repair_checked(now, hash, from, result);
             self.advance(now, tree);
@@ -202,6 +148,7 @@ impl BlockSync {
                 self.scheduler.sound(from);
                 self.reorder.passed(block);
                 self.activation.block_ready(hash, tree);
+                rebuilt.into_iter().for_each(|rebuilt| self.count_rebuilt(rebuilt));
             }
             Err(Refusal::Damaged) => {
                 self.reorder.release(&hash);
@@ -210,9 +157,14 @@ impl BlockSync {
             }
             Err(Refusal::Refused(error)) => {
                 self.reorder.release(&hash);
-                let reason = error.to_string();
-                self.drop_peer(from, Misbehavior::BadBlock(reason.clone()));
-                match error.verdict() {
+                let (reason, verdict) = (error.to_string(), error.verdict());
+                match rebuilt {
+                    // The pool may have had another transaction with the same short id.
+                    Some(_) if verdict == Verdict::Mutated => self.compact.was_unfit(),
+                    Some(_) => {}
+                    None => self.drop_peer(from, Misbehavior::BadBlock(reason.clone())),
+                }
+                match verdict {
                     // Not what the header's work was done for: somebody else has the real one.
                     Verdict::Mutated => self.window.set_held(height, hash, false),
                     Verdict::Invalid => self.condemn(hash, reason),
@@ -318,17 +270,27 @@ impl BlockSync {
     }
 
     /// Takes in a block that was asked for, if it is still wanted and there is room for it. A second copy is not.
-    fn take(&mut self, from: PeerId, height: Height, hash: BlockHash, side: bool, block: WireBlock) {
+    /// Returns whether it was taken in.
+    pub(super) fn take(
+        &mut self,
+        from: PeerId,
+        height: Height,
+        hash: BlockHash,
+        side: bool,
+        block: WireBlock,
+    ) -> bool {
         let settled =
             is_settled(&hash, &self.reorder, &self.activation) || self.repairs.checking(&hash).is_some();
         if settled || !(side || self.window.contains(height, hash)) {
-            return;
+            return false;
         }
         let is_first = self.window.first_missing() == Some((height, hash));
-        if self.reorder.arrived(hash, height, from, block.bytes.len(), is_first) {
-            self.window.set_held(height, hash, true);
-            self.outputs.push_back(Output::Check { hash, height, block });
+        if !self.reorder.arrived(hash, height, from, block.bytes.len(), is_first) {
+            return false;
         }
+        self.window.set_held(height, hash, true);
+        self.outputs.push_back(Output::Check { hash, height, block });
+        true
     }
 
     /// These were handed on and will not be connected; should they matter again, they are fetched again.
@@ -362,9 +324,14 @@ impl BlockSync {
 
     pub(super) fn drop_peer(&mut self, peer: PeerId, why: Misbehavior) {
         // One that went while its block was being checked needs no second goodbye.
-        if self.scheduler.remove_peer(peer) {
+        if self.remove_peer(peer) {
             self.outputs.push_back(Output::Drop { peer, why });
         }
+    }
+
+    fn remove_peer(&mut self, peer: PeerId) -> bool {
+        self.compact.forget_peer(peer);
+        self.scheduler.remove_peer(peer)
     }
 
     /// Hands on what can be handed on, then asks for more.
@@ -390,8 +357,13 @@ impl BlockSync {
                 },
             )
         };
-        let requests = asked.requests.into_iter();
-        self.outputs.extend(requests.map(|(peer, blocks)| Output::GetData { peer, blocks }));
+        for (peer, blocks) in asked.requests {
+            let output = match blocks[..] {
+                [block] => self.get_block(now, peer, block, tree),
+                _ => Output::GetData { peer, blocks },
+            };
+            self.outputs.push_back(output);
+        }
         if asked.starved {
             self.activation.spill(&mut self.reorder, &mut self.outputs);
         }

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bitcoin::p2p::ServiceFlags;
-use bitcoin::{BlockHash, Network, Work};
+use bitcoin::{BlockHash, Network, Work, Wtxid};
 use bytes::Bytes;
 use chainstore::{Height, Tip};
 
 use super::check::check_received;
-use super::sync::{BlockSync, ChainEvent, Output, Progress};
+use super::rebuild::{Partial, Rebuilt};
+use super::sync::BlockSync;
 use super::testing_forge::{Fault, Forge};
+use super::types::{ChainEvent, Output, Progress};
 use crate::headers::HeaderTree;
-use crate::peer::{Misbehavior, PeerId, PeerInfo, WireBlock};
+use crate::peer::{CompactBlock, Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::time::{Instant, Now};
 use crate::validate::{BlockContext, CheckedBlock, Params};
 
@@ -53,12 +55,22 @@ struct ScriptedPeer {
     owes: BTreeSet<BlockHash>,
     /// Asked for since the test last looked.
     asked: Vec<BlockHash>,
+    /// Asked for as compact blocks since then.
+    asked_compact: Vec<BlockHash>,
+    /// The block that it was last asked for as a compact one.
+    compact: Option<BlockHash>,
+    /// The transactions of it that it owes.
+    positions: Option<Vec<u16>>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Harness {
     pub sync: BlockSync,
+    /// What compact blocks are filled from.
+    pub pool: Vec<(Wtxid, Bytes)>,
+    /// What was put together, in that order.
+    pub rebuilt: Vec<Rebuilt>,
     pub tree: HeaderTree,
     pub forge: Forge,
     pub writer: Writer,
@@ -97,6 +109,8 @@ impl Harness {
         let on_disk: Vec<Tip> = stored.iter().map(|hash| forge.tip(*hash)).collect();
         let mut harness = Self {
             sync: BlockSync::new(limit_bytes, forge.tip(tip), on_disk),
+            pool: Vec::new(),
+            rebuilt: Vec::new(),
             tree: HeaderTree::new(Params::of(Network::Regtest)),
             writer: Writer {
                 chain,
@@ -136,6 +150,19 @@ impl Harness {
     pub fn connect_pruned(&mut self, tip: BlockHash) -> PeerId {
         let peer = self.connect_with(ServiceFlags::NETWORK_LIMITED);
         self.announce(peer, tip);
+        peer
+    }
+
+    /// New blocks are asked for as compact ones from now on, as their time is now.
+    pub fn want_compact(&mut self, tip: BlockHash) {
+        self.now.unix = u64::from(self.forge.header(tip).time);
+        self.sync.want_compact(true);
+    }
+
+    /// A peer that keeps the whole chain and gives compact blocks.
+    pub fn connect_compact(&mut self, tip: BlockHash) -> PeerId {
+        let peer = self.connect(tip);
+        self.sync.handle_send_compact(peer);
         peer
     }
 
@@ -205,6 +232,38 @@ impl Harness {
         self.perform();
     }
 
+    /// A peer sends a compact block. Whether it was asked for.
+    pub fn deliver_compact(&mut self, from: PeerId, block: CompactBlock) -> bool {
+        let hash = block.header.block_hash();
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.owes.remove(&hash);
+        }
+        let was_asked = self.sync.handle_compact_block(from, block);
+        self.perform();
+        was_asked
+    }
+
+    /// A peer sends transactions of a block.
+    pub fn deliver_transactions(&mut self, from: PeerId, hash: BlockHash, transactions: &[Bytes]) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.positions = None;
+        }
+        self.sync.handle_block_transactions(self.now, from, hash, transactions, &self.tree);
+        self.perform();
+    }
+
+    /// What it owes of a compact block: which, and the transactions that it was asked for.
+    pub fn positions(&self, peer: PeerId) -> Option<(BlockHash, Vec<u16>)> {
+        let peer = self.peers.get(&peer)?;
+        peer.compact.zip(peer.positions.clone())
+    }
+
+    /// The compact block that it owes.
+    pub fn owes_compact(&self, peer: PeerId) -> Option<BlockHash> {
+        let peer = self.peers.get(&peer)?;
+        peer.compact.filter(|hash| peer.owes.contains(hash))
+    }
+
     /// Somebody finds that a block on disk cannot be read; whether it will be fetched.
     pub fn find_damaged(&mut self, hash: BlockHash) -> bool {
         self.writer.damaged.insert(hash);
@@ -232,6 +291,11 @@ impl Harness {
     /// What a peer was asked for since the test last looked, in that order.
     pub fn asked(&mut self, peer: PeerId) -> Vec<BlockHash> {
         self.peers.get_mut(&peer).map(|peer| std::mem::take(&mut peer.asked)).unwrap_or_default()
+    }
+
+    /// The same of compact blocks, which are no part of that.
+    pub fn asked_compact(&mut self, peer: PeerId) -> Vec<BlockHash> {
+        self.peers.get_mut(&peer).map(|peer| std::mem::take(&mut peer.asked_compact)).unwrap_or_default()
     }
 
     /// What a peer was asked for and did not deliver, lowest first.
@@ -321,7 +385,20 @@ impl Harness {
                 continue;
             };
             match output {
-                Output::GetData { peer, blocks } => self.take_request(peer, blocks),
+                Output::GetData { peer, blocks } => self.take_request(peer, blocks, false),
+                Output::GetCompact { peer, block } => self.take_request(peer, vec![block], true),
+                Output::Fill { peer, block } => {
+                    let result = Partial::of(&block, self.pool.iter().map(|(wtxid, raw)| (*wtxid, raw)));
+                    let hash = block.header.block_hash();
+                    self.sync.handle_filled(self.now, peer, hash, result, &self.tree);
+                }
+                Output::GetTransactions { peer, block, positions } => {
+                    if let Some(state) = self.peers.get_mut(&peer) {
+                        assert_eq!(state.compact, Some(block), "{peer} was not asked for it so");
+                        state.positions = Some(positions);
+                    }
+                }
+                Output::Rebuilt(rebuilt) => self.rebuilt.push(rebuilt),
                 Output::Check { hash, height, block } => {
                     self.checks += 1;
                     let parent_mtp = self.tree.median_time_past(self.forge.parent(hash)).unwrap();
@@ -387,19 +464,26 @@ impl Harness {
         }
     }
 
-    fn take_request(&mut self, peer: PeerId, blocks: Vec<BlockHash>) {
+    fn take_request(&mut self, peer: PeerId, blocks: Vec<BlockHash>, is_compact: bool) {
         // It may have left while the question was on its way.
         let Some(state) = self.peers.get_mut(&peer) else { return };
         assert!(!blocks.is_empty());
         for hash in blocks {
-            assert!(state.owes.insert(hash), "{peer} was asked twice for {hash} at once");
+            // A compact block that came elsewhere first is not waited for, so that is a new question.
+            let waived = state.compact == Some(hash);
+            assert!(state.owes.insert(hash) || waived, "{peer} was asked twice for {hash} at once");
             let has = state.tip.and_then(|tip| self.tree.ancestor(tip, self.forge.height(hash)));
             if !self.writer.damaged.contains(&hash) {
                 assert_eq!(has, Some(hash), "{peer} was asked for what it has not got");
                 assert!(!self.writer.disk.contains(&hash), "{hash} is on disk");
                 assert!(!self.writer.chain.contains(&hash), "{hash} is connected");
             }
-            state.asked.push(hash);
+            if is_compact {
+                (state.compact, state.positions) = (Some(hash), None);
+                state.asked_compact.push(hash);
+            } else {
+                state.asked.push(hash);
+            }
         }
     }
 

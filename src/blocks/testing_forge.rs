@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 
 use bitcoin::absolute::LockTime;
+use bitcoin::bip152::ShortId;
 use bitcoin::block::{Header, Version};
-use bitcoin::consensus::serialize;
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash;
 use bitcoin::script::Builder;
 use bitcoin::{
     Amount, Block, BlockHash, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
-    Witness, transaction,
+    Txid, Witness, Wtxid, transaction,
 };
 use bytes::Bytes;
 use chainstore::{Height, Tip};
 
+use crate::peer::CompactBlock;
 use crate::validate::Params;
 
 /// What is wrong with a block.
@@ -67,6 +70,21 @@ impl Forge {
 
     /// One block with an output of `padding` bytes.
     pub fn mine_one(&mut self, parent: BlockHash, padding: usize, fault: Fault) -> BlockHash {
+        self.mine_block(parent, padding, fault, 0)
+    }
+
+    /// One block with so many transactions that spend what nobody knows: rung 5 is not asked here.
+    pub fn mine_with(&mut self, parent: BlockHash, transactions: usize, fault: Fault) -> BlockHash {
+        self.mine_block(parent, 0, fault, transactions)
+    }
+
+    fn mine_block(
+        &mut self,
+        parent: BlockHash,
+        padding: usize,
+        fault: Fault,
+        transactions: usize,
+    ) -> BlockHash {
         self.serial += 1;
         let below = &self.blocks[&parent];
         let height = below.height.next();
@@ -84,24 +102,58 @@ impl Forge {
             }],
             output: vec![TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from(vec![0x51; padding]) }],
         };
-        let mut header = Header {
+        let header = Header {
             version: Version::from_consensus(0x2000_0000),
             prev_blockhash: parent,
-            merkle_root: TxMerkleNode::from_raw_hash(coinbase.compute_txid().to_raw_hash()),
+            merkle_root: TxMerkleNode::all_zeros(),
             time: below.header.time + 600,
             bits: below.header.bits,
             nonce: 0,
         };
-        while !header.target().is_met_by(header.block_hash()) {
-            header.nonce += 1;
+        let spends = (0..transactions as u32).map(|number| Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn {
+                previous_output: OutPoint::new(Txid::hash(&self.serial.to_le_bytes()), number),
+                ..TxIn::default()
+            }],
+            output: vec![TxOut { value: Amount::ONE_SAT, script_pubkey: ScriptBuf::from(vec![0x51; 40]) }],
+        });
+        let mut block = Block { header, txdata: std::iter::once(coinbase).chain(spends).collect() };
+        block.header.merkle_root = block.compute_merkle_root().unwrap();
+        while !block.header.target().is_met_by(block.block_hash()) {
+            block.header.nonce += 1;
         }
-        let raw = serialize(&Block { header, txdata: vec![coinbase] }).into();
+        let (header, raw) = (block.header, serialize(&block).into());
         self.blocks.insert(header.block_hash(), Mined { header, raw, height, fault });
         header.block_hash()
     }
 
     pub fn raw(&self, hash: BlockHash) -> Bytes {
         self.blocks[&hash].raw.clone()
+    }
+
+    /// The transactions of a block, serialized, with their ids.
+    pub fn transactions(&self, hash: BlockHash) -> Vec<(Wtxid, Bytes)> {
+        let block: Block = deserialize(&self.raw(hash)).unwrap();
+        block.txdata.iter().map(|tx| (tx.compute_wtxid(), serialize(tx).into())).collect()
+    }
+
+    /// As BIP152 writes it, by another library's short ids; the transactions at these positions come with it.
+    pub fn compact(&self, hash: BlockHash, prefilled: &[usize]) -> CompactBlock {
+        let (header, nonce) = (self.header(hash), 7);
+        let keys = ShortId::calculate_siphash_keys(&header, nonce);
+        let mut compact = CompactBlock { header, nonce, short_ids: vec![], prefilled: vec![] };
+        for (position, (wtxid, raw)) in self.transactions(hash).into_iter().enumerate() {
+            if prefilled.contains(&position) {
+                compact.prefilled.push((position as u16, raw));
+            } else {
+                let mut id = [0; 8];
+                id[..6].copy_from_slice(ShortId::with_siphash_keys(&wtxid, keys).as_ref());
+                compact.short_ids.push(u64::from_le_bytes(id));
+            }
+        }
+        compact
     }
 
     /// The same header over other transactions.

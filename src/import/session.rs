@@ -252,6 +252,11 @@ impl Session {
             blocks::Output::MarkInvalid { hash, reason } => self.mark_invalid(hash, reason),
             blocks::Output::Repair(block) => self.command(Command::Repair(block)),
             // A check failed, and said why.
+            // No block of a file is a new one.
+            blocks::Output::GetCompact { .. }
+            | blocks::Output::Fill { .. }
+            | blocks::Output::GetTransactions { .. }
+            | blocks::Output::Rebuilt(_) => {}
             blocks::Output::Drop { .. } | blocks::Output::Damaged { .. } => self.rejoin = true,
         }
     }

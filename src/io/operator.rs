@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use chainstore::Height;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::log::{clear_bar, draw_bar};
 use crate::config::HostPort;
@@ -79,6 +79,10 @@ impl Operator {
             Notice::Unseen(report) => warn!(
                 txid = %report.txid, sent = report.sent, asked = report.asked,
                 "no peer shows this transaction of a wallet; it is sent again from time to time"
+            ),
+            Notice::Rebuilt(block) => debug!(
+                hash = %block.hash, prefilled = block.prefilled, had = block.had, asked = block.asked,
+                bytes = block.bytes, received = block.received_bytes, "block put together from what was here"
             ),
             Notice::StoreFailed(failure) => error!(failure, "the store could not be read"),
             Notice::Peer(peer, what) => warn!(peer = %self.name(*peer), "{what}"),

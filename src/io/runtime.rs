@@ -99,7 +99,11 @@ impl Runtime {
     fn timeout(&mut self) {
         self.node.handle_timeout(self.clock.now());
         self.operator.progress(&self.node.progress());
-        let relayed = Relayed { coverage: self.node.coverage(), broadcasts: self.node.broadcasts() };
+        let relayed = Relayed {
+            coverage: self.node.coverage(),
+            compact: self.node.compact_figures(),
+            broadcasts: self.node.broadcasts(),
+        };
         *self.relayed.lock().unwrap_or_else(PoisonError::into_inner) = relayed;
     }
 
@@ -166,6 +170,9 @@ impl Runtime {
                 Output::Check { hash, block, context } => {
                     // The checkers live as long as this end of their channel.
                     let _ = self.checks.send(CheckJob::Block { hash, block, context });
+                }
+                Output::Fill(fill) => {
+                    let _ = self.checks.send(CheckJob::Fill(fill));
                 }
                 Output::Chain(command) => {
                     // A writer that failed has said so; the loop ends with its next event.

@@ -13,8 +13,8 @@ use super::keeper::Order;
 use super::scripts::Verified;
 use crate::blocks::check_received;
 use crate::mempool::{Reject, RejectKind, ScriptJob};
-use crate::node::Input;
 use crate::node::keeper::Command;
+use crate::node::{Fill, Input};
 use crate::peer::WireBlock;
 use crate::scripts::{self, Flags, VerifyError};
 use crate::validate::{BlockContext, Params};
@@ -37,6 +37,8 @@ pub enum CheckJob {
     },
     /// An unconfirmed transaction's.
     Scripts(ScriptJob),
+    /// A compact block, which is filled first.
+    Fill(Fill),
 }
 
 /// Starts the checkers. They end when the sender is dropped. What came of scripts goes to the mempool's keeper.
@@ -64,6 +66,7 @@ pub fn start_checkers(
                         let result = check_received(block, &context, &params);
                         events.send(ThreadEvent::Input(Input::Checked { hash, result })).is_ok()
                     }
+                    Ok(CheckJob::Fill(fill)) => events.send(ThreadEvent::Input(fill.run())).is_ok(),
                     Ok(CheckJob::Scripts(job)) => {
                         let result = run_scripts(&job);
                         keeper.as_ref().is_some_and(|(orders, verified)| {

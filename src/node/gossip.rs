@@ -60,7 +60,11 @@ impl Node {
                 self.relay.broadcast(now, BroadcastId(id.0), &entries);
             }
             Event::Submitted { id, outcome } => self.outputs.push_back(Output::Submitted { id, outcome }),
-            Event::Changed(changes) => self.relay.handle_mempool(now, &changes),
+            Event::Changed(changes) => {
+                self.spare.left(&changes);
+                self.relay.handle_mempool(now, &changes);
+            }
+            Event::Refused(tx) => self.spare.refused(&tx),
             Event::Followed { left, connected } => {
                 for _ in left {
                     self.relay.handle_block_disconnected(now);
@@ -123,6 +127,7 @@ impl Node {
         self.unpublished.merge(&news.touched);
         self.relay.set_fee_floor(now, news.fees.min);
         self.mempool = Some(news);
+        self.note_warmth();
         self.publish();
     }
 }

@@ -4,9 +4,10 @@
 //! In: peers that come and go, their messages, blocks that were checked, what became of the chain, the time.
 //! Out: messages to peers, blocks to check, commands for the chain's writer, news for wallets and operator.
 //! It decides nothing about headers or blocks itself; `chain` is the writer, `progress` the forecast,
-//! `broadcast` the plain sending of wallets' transactions.
+//! `compact` ties blocks to the mempool, `gossip` relay and mempool to the rest, `keeper` is the mempool's writer.
 
 pub mod chain;
+mod compact;
 mod gossip;
 pub mod keeper;
 mod progress;
@@ -21,6 +22,8 @@ use bitcoin::{BlockHash, Work};
 use chainstore::{Damaged, Snapshot, Tip};
 
 use chain::{Chain, Command, Event, Restored, Scripts};
+pub use compact::Fill;
+use compact::Spare;
 use keeper::MempoolNews;
 use progress::Meter;
 pub use progress::Progress;
@@ -57,6 +60,8 @@ pub struct Node {
     submitted: BTreeMap<SubmissionId, Outcome>,
     /// What the mempool's keeper said last.
     mempool: Option<MempoolNews>,
+    /// What else may be in a block.
+    spare: Spare,
     peers: BTreeMap<PeerId, PeerInfo>,
     /// What is durable and seen by wallets.
     snapshot: Arc<Snapshot>,
@@ -101,6 +106,7 @@ impl Node {
             fee_filters: BTreeMap::new(),
             submitted: BTreeMap::new(),
             mempool: None,
+            spare: Spare::default(),
             peers: BTreeMap::new(),
             staged: tip,
             snapshot,
@@ -144,6 +150,9 @@ impl Node {
             Input::PeerMessage(peer, message) => self.message(now, peer, message),
             Input::Checked { hash, result } => {
                 self.blocks.handle_checked(now, hash, result, self.headers.tree());
+            }
+            Input::Filled { peer, hash, result } => {
+                self.blocks.handle_filled(now, peer, hash, result, self.headers.tree());
             }
             Input::Chain(Event::Chain(event)) => {
                 match &event {
@@ -230,6 +239,11 @@ impl Node {
                 self.meter.received(block.bytes.len());
                 self.blocks.handle_block(now, peer, block, self.headers.tree());
             }
+            Message::SendCmpct { .. } => self.blocks.handle_send_compact(peer),
+            Message::CompactBlock(block) => self.compact_block(now, peer, block),
+            Message::BlockTxn { block, transactions } => {
+                self.blocks.handle_block_transactions(now, peer, block, &transactions, self.headers.tree());
+            }
             Message::NotFound(inventory) => {
                 for hash in inventory.iter().filter_map(crate::peer::Inventory::block) {
                     self.blocks.handle_not_found(now, peer, hash, self.headers.tree());
@@ -239,18 +253,15 @@ impl Node {
             Message::FeeFilter(sat_per_kvb) => self.fee_filter(peer, FeeRate(sat_per_kvb)),
             Message::GetData(wanted) => self.relay.handle_get_data(now, peer, &wanted),
             Message::Pong(nonce) => self.relay.handle_pong(now, peer, nonce),
-            // What the session has dealt with, and what only a mempool understands.
+            // What the session has dealt with.
             Message::Version(_)
             | Message::Verack
             | Message::WtxidRelay
             | Message::SendAddrV2
             | Message::SendHeaders
-            | Message::SendCmpct { .. }
             | Message::Ping(_)
             | Message::GetHeaders { .. }
-            | Message::CompactBlock(_)
             | Message::GetBlockTxn { .. }
-            | Message::BlockTxn { .. }
             | Message::GetAddr
             | Message::Mempool
             | Message::Unknown(_) => {}
@@ -308,6 +319,15 @@ impl Node {
                 let inventory = blocks.into_iter().map(crate::peer::Inventory::witness_block).collect();
                 self.outputs.push_back(Output::Send(peer, Message::GetData(inventory)));
             }
+            blocks::Output::GetCompact { peer, block } => {
+                let inventory = vec![crate::peer::Inventory::compact_block(block)];
+                self.outputs.push_back(Output::Send(peer, Message::GetData(inventory)));
+            }
+            blocks::Output::Fill { peer, block } => self.fill(peer, block),
+            blocks::Output::GetTransactions { peer, block, positions } => {
+                self.outputs.push_back(Output::Send(peer, Message::GetBlockTxn { block, positions }));
+            }
+            blocks::Output::Rebuilt(rebuilt) => self.notice(Notice::Rebuilt(rebuilt)),
             blocks::Output::Check { hash, height, block } => {
                 let tree = self.headers.tree();
                 let parent = tree.info(hash).map(|info| info.prev);
@@ -387,6 +407,7 @@ impl Node {
             self.notice(Notice::Synced(tip));
             self.relay.set_synced(now, true);
             self.keep(keeper::Command::Start);
+            self.note_warmth();
             self.publish();
         }
     }

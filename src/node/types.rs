@@ -7,8 +7,9 @@ use bitcoin::{BlockHash, Wtxid};
 use chainstore::{Height, Tip};
 
 use super::chain::{Command, Event};
+use super::compact::Fill;
 use super::keeper;
-use crate::blocks::Refusal;
+use crate::blocks::{Partial, Rebuilt, Refusal, Unfit};
 use crate::mempool::{Entry, Outcome, Submission};
 use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::query::{Touched, View};
@@ -30,6 +31,12 @@ pub enum Input {
     Checked {
         hash: BlockHash,
         result: Result<CheckedBlock, Refusal>,
+    },
+    /// What came of a compact block that was put out as `Output::Fill`.
+    Filled {
+        peer: PeerId,
+        hash: BlockHash,
+        result: Result<Partial, Unfit>,
     },
     /// What became of a command to the chain's writer.
     Chain(Event),
@@ -55,6 +62,8 @@ pub enum Output {
         block: WireBlock,
         context: BlockContext,
     },
+    /// Run it; the answer comes back as `Input::Filled`.
+    Fill(Fill),
     /// For the chain's writer, in this order.
     Chain(Command),
     /// For the mempool's keeper, in this order.
@@ -121,6 +130,8 @@ pub enum Notice {
     StoreFailed(String),
     /// No peer shows a wallet's transaction.
     Unseen(BroadcastReport),
+    /// A block was put together from what was here.
+    Rebuilt(Rebuilt),
     /// Something about one peer.
     Peer(PeerId, String),
 }

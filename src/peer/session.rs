@@ -69,8 +69,8 @@ pub enum Output {
     Send(Bytes),
     /// The handshake is done; `Message` follows only after this.
     Ready(PeerInfo),
-    /// For the node: headers, inv, notfound, block, tx, getdata (of transactions), feefilter, sendheaders, or the pong to
-    /// a ping of the node's.
+    /// For the node: headers, inv, notfound, block, cmpctblock, blocktxn, tx, getdata (of transactions), feefilter,
+    /// sendheaders, sendcmpct (version 2), or the pong to a ping of the node's.
     Message(Message),
     /// Close the connection. Nothing comes after this.
     Close(CloseReason),
@@ -307,8 +307,9 @@ impl Session {
             | Message::Tx(_)
             | Message::CompactBlock(_)
             | Message::BlockTxn { .. }
+            | Message::SendCmpct { version: COMPACT_BLOCKS_VERSION, .. }
             | Message::SendHeaders => self.outputs.push_back(Output::Message(message)),
-            // We send no compact blocks, give no addresses away, and tell nobody all that our mempool holds.
+            // Of other compact blocks we know nothing. We serve no blocks, give no addresses away, and tell nobody all that our mempool holds.
             Message::SendCmpct { .. } | Message::GetBlockTxn { .. } | Message::GetAddr | Message::Mempool => {
             }
             // Said a second time.

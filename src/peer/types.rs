@@ -3,7 +3,7 @@
 use bitcoin::block::Header;
 use bitcoin::hashes::sha256d;
 use bitcoin::p2p::ServiceFlags;
-use bitcoin::{BlockHash, Txid, Wtxid};
+use bitcoin::{BlockHash, Txid, VarInt, Wtxid};
 use bytes::Bytes;
 
 use super::wire::{CHECKSUM_LEN, checksum_of};
@@ -208,6 +208,13 @@ impl CompactBlock {
     pub fn count(&self) -> usize {
         self.short_ids.len() + self.prefilled.len()
     }
+
+    /// Bytes of the message, to within one for each position.
+    pub fn encoded_len(&self) -> usize {
+        let prefilled: usize = self.prefilled.iter().map(|(_, transaction)| 1 + transaction.len()).sum();
+        let counts = VarInt::from(self.short_ids.len()).size() + VarInt::from(self.prefilled.len()).size();
+        Header::SIZE + 8 + counts + 6 * self.short_ids.len() + prefilled
+    }
 }
 
 /// The payload of a `block` with the checksum that its frame announced. The two are compared only where the block
@@ -225,7 +232,7 @@ impl WireBlock {
         Self { checksum: Some(checksum_of(&bytes)), bytes }
     }
 
-    /// A block that came without a checksum, from a file.
+    /// A block that came without a checksum, from a file or in parts.
     pub fn unsummed(bytes: Bytes) -> Self {
         Self { checksum: None, bytes }
     }

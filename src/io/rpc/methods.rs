@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::blocks::CompactFigures;
 use crate::electrum::transport::Transport;
 use crate::mempool::{FeeBoard, FeeRate, MempoolView};
 use crate::relay::BroadcastReport;
@@ -51,6 +52,8 @@ pub struct Facts {
 pub struct Relayed {
     /// Share of the last blocks, by weight, that was in the mempool before they came; `None` before any came.
     pub coverage: Option<f64>,
+    /// What came of compact blocks.
+    pub compact: CompactFigures,
     /// Of wallets' transactions that no block has yet.
     pub broadcasts: Vec<BroadcastReport>,
 }
@@ -222,8 +225,31 @@ fn mempool_info(facts: &Facts, params: &[Value]) -> Outcome {
         "minrelaytxfee": rate(facts.fees.relay),
         "incrementalrelayfee": rate(facts.fees.incremental),
         "coverage": facts.relayed.coverage,
+        "compact_blocks": compact_blocks(&facts.relayed.compact),
     });
     Ok((info, Action::Nothing))
+}
+
+/// Numbers in the newest one are of transactions.
+fn compact_blocks(figures: &CompactFigures) -> Value {
+    let last = figures.last.map(|last| {
+        json!({
+            "hash": last.hash.to_string(),
+            "prefilled": last.prefilled,
+            "had": last.had,
+            "asked": last.asked,
+            "bytes": last.bytes,
+            "received_bytes": last.received_bytes,
+        })
+    });
+    json!({
+        "asked": figures.asked,
+        "rebuilt": figures.rebuilt,
+        "unfit": figures.unfit,
+        "received_bytes": figures.received_bytes,
+        "saved_bytes": figures.saved_bytes,
+        "last": last,
+    })
 }
 
 /// Numbers are of peers.

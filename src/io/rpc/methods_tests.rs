@@ -1,4 +1,5 @@
 use super::*;
+use crate::blocks::Rebuilt;
 
 fn open(id: u64, transport: Transport) -> SessionFacts {
     SessionFacts {
@@ -41,6 +42,21 @@ fn facts() -> Facts {
         fees: FeeBoard::new(FeeRate(100), FeeRate(100), FeeRate(100)),
         relayed: Relayed {
             coverage: Some(0.75),
+            compact: CompactFigures {
+                asked: 3,
+                rebuilt: 2,
+                unfit: 1,
+                received_bytes: 5_000,
+                saved_bytes: 95_000,
+                last: Some(Rebuilt {
+                    hash: "ef".repeat(32).parse().unwrap(),
+                    prefilled: 1,
+                    had: 40,
+                    asked: 2,
+                    bytes: 60_000,
+                    received_bytes: 3_000,
+                }),
+            },
             broadcasts: vec![BroadcastReport {
                 txid: "ab".repeat(32).parse().unwrap(),
                 wtxid: "cd".repeat(32).parse().unwrap(),
@@ -154,6 +170,16 @@ fn the_mempool_and_what_became_of_broadcasts_are_shown() {
     assert_eq!(
         (&info["size"], &info["minrelaytxfee"], &info["coverage"]),
         (&json!(0), &json!(0.000_001), &json!(0.75))
+    );
+    assert_eq!(
+        info["compact_blocks"],
+        json!({
+            "asked": 3, "rebuilt": 2, "unfit": 1, "received_bytes": 5_000, "saved_bytes": 95_000,
+            "last": {
+                "hash": "ef".repeat(32), "prefilled": 1, "had": 40, "asked": 2, "bytes": 60_000,
+                "received_bytes": 3_000,
+            },
+        })
     );
     let (answer, _) = call("broadcasts", json!([]));
     assert_eq!(

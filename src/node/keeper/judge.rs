@@ -74,6 +74,12 @@ impl Keeper {
                     Admission::MissingInputs { parents } => Verdict::MissingInputs { parents },
                     Admission::Rejected(reject) => Verdict::Rejected(reject),
                 };
+                // Without its witness it is not what a block would have.
+                let is_stripped =
+                    matches!(&verdict, Verdict::Rejected(why) if why.kind == RejectKind::WitnessStripped);
+                if !matches!(verdict, Verdict::Accepted(_)) && !is_stripped {
+                    self.events.push_back(Event::Refused(Arc::clone(&job.tx)));
+                }
                 self.events.push_back(Event::Verdict { id: job.id, verdict, child: None });
             }
             Task::Pair(id, mut package, scripts) => {

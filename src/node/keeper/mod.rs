@@ -70,6 +70,8 @@ pub enum Event {
         verdict: Verdict,
         child: Option<Verdict>,
     },
+    /// A peer's transaction was not taken, and may be in a block all the same.
+    Refused(Arc<Unconfirmed>),
     /// These are in the mempool and shall be shown to peers, parents first; then the outcome is true.
     Passed {
         id: SubmissionId,

@@ -15,7 +15,7 @@ fn a_session_survives_a_thousand_unknown_messages_and_repeated_handshakes() {
         Message::Unknown("sendtxrcncl".to_owned()),
         Message::GetAddr,
         Message::Mempool,
-        Message::SendCmpct { high_bandwidth: true, version: 2 },
+        Message::SendCmpct { high_bandwidth: true, version: 1 },
     ]);
     assert_eq!(harness.outputs(), []);
     harness.says(&[Message::Ping(5)]);
@@ -128,6 +128,8 @@ fn what_later_stages_need_is_handed_on() {
         Message::Tx(vec![1; 60].into()),
         Message::FeeFilter(1000),
         Message::SendHeaders,
+        Message::SendCmpct { high_bandwidth: false, version: 2 },
+        Message::BlockTxn { block: header.block_hash(), transactions: vec![] },
     ];
     harness.says(&messages);
     assert_eq!(harness.handed_on(), messages);
