@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compact;
 mod floods;
 mod peers;
 mod wallets;

@@ -16,13 +16,13 @@ use super::support::wire::{self, Version};
 use super::{PEERDEX, SOON, SYNC, chain, closed_after, tip_of};
 
 /// Who listens and does to each caller what the test says; what comes of it goes to the test.
-struct HostilePeer<T> {
-    address: SocketAddr,
-    outcomes: Receiver<T>,
+pub(super) struct HostilePeer<T> {
+    pub(super) address: SocketAddr,
+    pub(super) outcomes: Receiver<T>,
 }
 
 impl<T: Send + 'static> HostilePeer<T> {
-    fn start(act: impl Fn(TcpStream) -> T + Send + Sync + 'static) -> Self {
+    pub(super) fn start(act: impl Fn(TcpStream) -> T + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, outcomes) = mpsc::channel();

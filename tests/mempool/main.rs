@@ -7,6 +7,7 @@
 mod support;
 
 mod broadcast;
+mod compact;
 mod same;
 mod seen;
 mod wallets;

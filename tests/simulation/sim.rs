@@ -355,6 +355,11 @@ impl Simulation {
                     }
                     self.node.handle(self.now, Input::Checked { hash, result });
                 }
+                // Peers here say nothing of compact blocks, so they are asked for none.
+                Output::Fill(fill) => {
+                    let filled = fill.run();
+                    self.node.handle(self.now, filled);
+                }
                 Output::Chain(command) => self.commands.push_back(command),
                 Output::Mempool(command) => {
                     self.keeper.execute(self.now, command);
