@@ -11,6 +11,9 @@ use std::time::Duration;
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// What it never exceeds.
 pub(super) const MAX_STALL_TIMEOUT: Duration = Duration::from_secs(64);
+/// The same two where all comes through Tor, whose circuits pause for longer than that.
+const SLOW_STALL_TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_SLOW_STALL_TIMEOUT: Duration = Duration::from_secs(180);
 /// What each connected block leaves of it, in percent.
 const DECAY_PERCENT: u32 = 85;
 /// Share of one delivery in the moving average.
@@ -19,6 +22,8 @@ const AVERAGE_OVER: u32 = 16;
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
+    least: Duration,
+    most: Duration,
     stall: Duration,
     /// Moving average of the time from asking for a block to having it; `None` before the first.
     usual: Option<Duration>,
@@ -26,28 +31,34 @@ pub(super) struct Patience {
 
 impl Patience {
     pub fn new() -> Self {
-        Self { stall: STALL_TIMEOUT, usual: None }
+        Self { least: STALL_TIMEOUT, most: MAX_STALL_TIMEOUT, stall: STALL_TIMEOUT, usual: None }
+    }
+
+    /// Peers are reached through a proxy.
+    pub fn slow() -> Self {
+        let (least, most) = (SLOW_STALL_TIMEOUT, MAX_SLOW_STALL_TIMEOUT);
+        Self { least, most, stall: least, usual: None }
     }
 
     /// How long the first missing block may take before its peer is said to stall.
     pub fn timeout(&self) -> Duration {
         let usual = self.usual.unwrap_or_default();
-        self.stall.max((usual * 2).min(MAX_STALL_TIMEOUT))
+        self.stall.max((usual * 2).min(self.most))
     }
 
     /// A peer was dropped: perhaps it is our own link that is slow.
     pub fn evicted(&mut self) {
-        self.stall = (self.stall * 2).min(MAX_STALL_TIMEOUT);
+        self.stall = (self.stall * 2).min(self.most);
     }
 
     /// A block was connected.
     pub fn connected(&mut self) {
-        self.stall = (self.stall * DECAY_PERCENT / 100).max(STALL_TIMEOUT);
+        self.stall = (self.stall * DECAY_PERCENT / 100).max(self.least);
     }
 
     /// A block arrived `took` after it was asked for.
     pub fn delivered(&mut self, took: Duration) {
-        let took = took.min(MAX_STALL_TIMEOUT);
+        let took = took.min(self.most);
         let usual = self.usual.unwrap_or(took);
         self.usual = Some((usual * (AVERAGE_OVER - 1) + took) / AVERAGE_OVER);
     }
@@ -74,6 +85,20 @@ mod tests {
             patience.connected();
         }
         assert_eq!(patience.timeout(), STALL_TIMEOUT);
+    }
+
+    #[test]
+    fn through_a_proxy_it_begins_at_twenty_seconds() {
+        let mut patience = Patience::slow();
+        assert_eq!(patience.timeout(), Duration::from_secs(20));
+        for expected in [40, 80, 160, 180, 180] {
+            patience.evicted();
+            assert_eq!(patience.timeout(), Duration::from_secs(expected));
+        }
+        for _ in 0..30 {
+            patience.connected();
+        }
+        assert_eq!(patience.timeout(), Duration::from_secs(20));
     }
 
     #[test]

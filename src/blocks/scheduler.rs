@@ -120,6 +120,11 @@ impl Scheduler {
         }
     }
 
+    /// Peers are reached through a proxy, which takes its time.
+    pub fn be_patient(&mut self) {
+        self.patience = Patience::slow();
+    }
+
     pub fn add_peer(&mut self, peer: PeerId, info: &PeerInfo) {
         self.peers.insert(peer, Peer::new(info));
     }

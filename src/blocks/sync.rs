@@ -61,6 +61,11 @@ impl BlockSync {
         }
     }
 
+    /// Peers are reached through a proxy: they get more time before somebody else is asked.
+    pub fn be_patient(&mut self) {
+        self.scheduler.be_patient();
+    }
+
     /// A peer's handshake is done. It is asked for nothing before its tip is known.
     pub fn handle_peer_ready(&mut self, peer: PeerId, info: &PeerInfo) {
         self.scheduler.add_peer(peer, info);
