@@ -20,6 +20,9 @@ pub mod solver;
 // WHO
 pub mod peer;
 
+// WHERE
+pub mod addresses;
+
 // WHICH CHAIN
 pub mod headers;
 

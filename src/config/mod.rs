@@ -34,6 +34,10 @@ pub struct Config {
     pub connect: Vec<HostPort>,
     /// Those of them that are the operator's own.
     pub trust: Vec<HostPort>,
+    /// A SOCKS5 proxy for all connections to peers.
+    pub proxy: Option<HostPort>,
+    /// Hand wallets' transactions to strangers over connections of their own, through the proxy.
+    pub private_broadcast: bool,
     pub policy: Policy,
     /// Overrides the network's minimum chain work.
     pub min_chain_work: Option<Work>,
@@ -166,6 +170,7 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
              for example --connect 127.0.0.1:{default_port} for a node on this machine"
         )));
     }
+    let (proxy, private_broadcast) = proxy(layers)?;
     let min_chain_work = layers.one("min-chain-work").map(|given| given.parse(values::work)).transpose()?;
     let assume_valid =
         layers.one("assume-valid").map(|given| given.parse(values::assume_valid)).transpose()?;
@@ -185,6 +190,8 @@ fn resolve(layers: &Layers, env: &[(OsString, OsString)], peers: Peers) -> Resul
         network,
         connect,
         trust,
+        proxy,
+        private_broadcast,
         policy: mempool::policy(layers)?,
         min_chain_work,
         assume_valid: if full_verify { Some(None) } else { assume_valid },
@@ -217,6 +224,18 @@ impl Config {
 
 fn flag(layers: &Layers, name: &str) -> Result<bool, ConfigError> {
     layers.one(name).map_or(Ok(false), |given| given.parse(values::yes_or_no))
+}
+
+/// The proxy, and whether wallets' transactions go over connections of their own: they do where there is a proxy, unless
+/// the operator says no.
+fn proxy(layers: &Layers) -> Result<(Option<HostPort>, bool), ConfigError> {
+    let given = layers.one("proxy");
+    let proxy = given.map(|given| given.parse(values::proxy)).transpose()?;
+    let Some(wish) = layers.one("private-broadcast") else { return Ok((proxy.clone(), proxy.is_some())) };
+    match wish.parse(values::yes_or_no)? {
+        true if proxy.is_none() => Err(wish.refuse("needs a proxy: give --proxy HOST:PORT too")),
+        is_private => Ok((proxy, is_private)),
+    }
 }
 
 fn signet_challenge(layers: &Layers, network: Network) -> Result<Option<ScriptBuf>, ConfigError> {

@@ -62,6 +62,17 @@ pub(super) static SETTINGS: &[Setting] = &[
          mempool is good, and your wallets' transactions are shown to it first",
     ),
     one(
+        "proxy",
+        "HOST:PORT",
+        "Reach peers through this SOCKS5 proxy, which also looks up their names; for Tor 127.0.0.1:9050",
+    ),
+    one(
+        "private-broadcast",
+        "BOOL",
+        "Hand wallets' transactions to strangers, each over connections of its own through Tor [default: true with \
+         --proxy]",
+    ),
+    one(
         "min-chain-work",
         "HEX",
         "Trust no chain of less work than this [default: what the network had at this release]",

@@ -315,3 +315,19 @@ fn the_mempool_is_as_large_as_it_is_told() {
     let refused = run(&[&base[..], &["--max-mempool", "4"]].concat(), &[], "").unwrap_err().to_string();
     assert!(refused.starts_with("--max-mempool: '4'"), "{refused}");
 }
+
+#[test]
+fn with_a_proxy_broadcasts_are_private_unless_the_operator_says_no() {
+    let base = ["--connect", "a", "--data-dir", "/d"];
+    let with = |more: &[&str]| config(&[&base[..], more].concat(), &[], "");
+    assert_eq!((with(&[]).proxy, with(&[]).private_broadcast), (None, false));
+    let tor = with(&["--proxy", "127.0.0.1"]);
+    assert_eq!((tor.proxy.unwrap().to_string(), tor.private_broadcast), ("127.0.0.1:9050".into(), true));
+    let other = with(&["--proxy", "[::1]:9150", "--private-broadcast", "false"]);
+    assert_eq!((other.proxy.unwrap().to_string(), other.private_broadcast), ("[::1]:9150".into(), false));
+
+    let text = error(&[&base[..], &["--private-broadcast", "true"]].concat(), &[], "");
+    assert_eq!(text, "--private-broadcast: 'true' needs a proxy: give --proxy HOST:PORT too");
+    let text = error(&[&base[..], &["--proxy", "tor:port"]].concat(), &[], "");
+    assert_eq!(text, "--proxy: 'tor:port' is no proxy: give HOST:PORT, for example 127.0.0.1:9050");
+}

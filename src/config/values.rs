@@ -140,6 +140,15 @@ pub(super) fn host_port(text: &str, default_port: u16) -> Result<HostPort, Strin
     if host_is_sane && port != 0 { Ok(HostPort { host: host.into(), port }) } else { Err(wrong()) }
 }
 
+/// Where Tor listens for programs that want to use it.
+const TOR_PORT: u16 = 9050;
+
+/// The same for a SOCKS5 proxy.
+pub(super) fn proxy(text: &str) -> Result<HostPort, String> {
+    host_port(text, TOR_PORT)
+        .map_err(|_| format!("is no proxy: give HOST:PORT, for example 127.0.0.1:{TOR_PORT}"))
+}
+
 /// `$XDG_DATA_HOME/peerdex/<network>`, else `~/.local/share/peerdex/<network>`.
 pub(super) fn default_data_dir(network: Network, env: &[(OsString, OsString)]) -> Result<PathBuf, String> {
     let variable = |name: &str| {

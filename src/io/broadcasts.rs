@@ -15,9 +15,14 @@ use tracing::warn;
 use super::threads::ThreadEvent;
 use crate::mempool::Unconfirmed;
 use crate::node::Input;
+use crate::relay::KeptState;
 
 /// By the wtxid of the last: transactions, parents first, each after its length.
 const BROADCASTS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("broadcasts");
+/// The same key: how far it went, a bit for each word of `KeptState`. A table that older versions do not know.
+const STATES: TableDefinition<'_, [u8; 32], u8> = TableDefinition::new("states");
+const IS_PRIVATE: u8 = 1;
+const IS_ECHOED: u8 = 2;
 /// Memory of the database; it holds some hundred transactions.
 const CACHE_BYTES: usize = 256 * 1024;
 /// Bytes of a length.
@@ -27,6 +32,7 @@ const LENGTH: usize = 4;
 #[derive(Debug)]
 pub enum Order {
     Keep(Wtxid, Vec<bytes::Bytes>),
+    Note(Wtxid, KeptState),
     Forget(Wtxid),
 }
 
@@ -35,6 +41,7 @@ pub enum Order {
 pub struct Kept {
     pub wtxid: Wtxid,
     pub transactions: Vec<Unconfirmed>,
+    pub state: KeptState,
 }
 
 /// Opens the database of a data folder, or makes it, and starts its thread, which ends when the sender is dropped. Also
@@ -73,6 +80,7 @@ fn carry_out(database: &Database, order: &Order) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     {
         let mut table = write.open_table(BROADCASTS)?;
+        let mut states = write.open_table(STATES)?;
         match order {
             Order::Keep(wtxid, transactions) => {
                 let mut row = Vec::new();
@@ -82,8 +90,14 @@ fn carry_out(database: &Database, order: &Order) -> Result<(), redb::Error> {
                 }
                 table.insert(wtxid.to_byte_array(), &row[..])?;
             }
+            Order::Note(wtxid, KeptState { is_private, is_echoed }) => {
+                let bit = |is_set, bit| if is_set { bit } else { 0 };
+                let state = bit(*is_private, IS_PRIVATE) | bit(*is_echoed, IS_ECHOED);
+                states.insert(wtxid.to_byte_array(), state)?;
+            }
             Order::Forget(wtxid) => {
                 table.remove(wtxid.to_byte_array())?;
+                states.remove(wtxid.to_byte_array())?;
             }
         }
     }
@@ -94,8 +108,10 @@ fn carry_out(database: &Database, order: &Order) -> Result<(), redb::Error> {
 fn load(database: &Database) -> Result<Vec<Kept>, redb::Error> {
     let write = database.begin_write()?;
     write.open_table(BROADCASTS)?;
+    write.open_table(STATES)?;
     write.commit()?;
     let read = database.begin_read()?;
+    let states = read.open_table(STATES)?;
     let mut kept = Vec::new();
     for row in read.open_table(BROADCASTS)?.iter()? {
         let (wtxid, row) = row?;
@@ -108,7 +124,9 @@ fn load(database: &Database) -> Result<Vec<Kept>, redb::Error> {
             transactions.extend(Unconfirmed::parse(raw).ok());
             rest = after;
         }
-        kept.push(Kept { wtxid: Wtxid::from_byte_array(wtxid.value()), transactions });
+        let state = states.get(wtxid.value())?.map_or(0, |state| state.value());
+        let state = KeptState { is_private: state & IS_PRIVATE != 0, is_echoed: state & IS_ECHOED != 0 };
+        kept.push(Kept { wtxid: Wtxid::from_byte_array(wtxid.value()), transactions, state });
     }
     Ok(kept)
 }
@@ -145,13 +163,32 @@ mod tests {
             );
         }
         orders.send(Order::Forget(wtxid(&other))).unwrap();
+        let state = KeptState { is_private: true, is_echoed: false };
+        orders.send(Order::Note(wtxid(&child), state)).unwrap();
         drop(orders);
         assert!(said.recv().await.is_none());
 
         let (_orders, kept, _said) = start_it();
         assert_eq!(kept.len(), 1);
-        assert_eq!(kept[0].wtxid, wtxid(&child));
+        assert_eq!((kept[0].wtxid, kept[0].state), (wtxid(&child), state));
         let raws: Vec<_> = kept[0].transactions.iter().map(|tx| tx.raw().clone()).collect();
         assert_eq!(raws, [parent, child]);
+    }
+
+    #[test]
+    fn a_file_of_an_older_version_still_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, raw) = (folder.path().join("broadcasts.redb"), transaction(1));
+        let wtxid = Unconfirmed::parse(&raw).unwrap().wtxid();
+        let database = Database::create(&path).unwrap();
+        let write = database.begin_write().unwrap();
+        let row = [&(raw.len() as u32).to_le_bytes()[..], &raw].concat();
+        write.open_table(BROADCASTS).unwrap().insert(wtxid.to_byte_array(), &row[..]).unwrap();
+        write.commit().unwrap();
+        drop(database);
+
+        let (events, _said) = tokio::sync::mpsc::unbounded_channel();
+        let (_orders, kept) = start(folder.path(), events).unwrap();
+        assert_eq!((kept.len(), kept[0].wtxid, kept[0].state), (1, wtxid, KeptState::default()));
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::clock::Clock;
-use super::dialer::dial;
+use super::dialer::Dialer;
 use crate::config::HostPort;
 use crate::node::Input;
 use bitcoin::p2p::ServiceFlags;
@@ -61,8 +61,7 @@ impl PeerLink {
 pub struct Connections {
     pub clock: Clock,
     pub magic: [u8; 4],
-    /// Nonce of our `version` messages: a peer that shows it is ourselves.
-    pub nonce: u64,
+    pub dialer: Dialer,
     pub next_peer: Arc<AtomicU64>,
     /// Height that `version` announces.
     pub height: Arc<AtomicI32>,
@@ -78,7 +77,7 @@ impl Connections {
         // A peer that cannot be reached is said once, not at each attempt.
         let mut reported = false;
         loop {
-            let (reason, was_ready) = match dial(&target).await {
+            let (reason, was_ready) = match self.dialer.dial(&target).await {
                 Ok(stream) => self.talk(&target, stream, &mut backoff).await,
                 Err(error) => (CloseReason::Gone(format!("cannot connect: {error}")), false),
             };
@@ -113,7 +112,8 @@ impl Connections {
             services: ServiceFlags::WITNESS,
             user_agent: USER_AGENT.into(),
             start_height: self.height.load(Ordering::Relaxed),
-            nonce: self.nonce,
+            // Another for each connection: peers must not find out by it that they talk to the same server.
+            nonce: fastrand::u64(1..),
             // Until there is a mempool.
             relay: true,
         };

@@ -1,4 +1,4 @@
-//! The mempool and what was learnt of fees as files of the data folder, for restarts.
+//! The mempool, what was learnt of fees, and addresses of peers as files of the data folder, for restarts.
 //!
 //! Each is written beside its place, made durable, and then put there, so a stop at any instant leaves the old file or
 //! the new one. A file that cannot be read is said and passed over: peers have what was in it.
@@ -16,6 +16,9 @@ use crate::time::Now;
 
 const MEMPOOL: &str = "mempool.dat";
 const FEES: &str = "fees.dat";
+const ADDRESSES: &str = "addresses.txt";
+/// Longer than any that is written.
+const MAX_ADDRESSES_BYTES: u64 = 4 << 20;
 /// Bytes that are handed to the file at once.
 const PIECE: usize = 1 << 20;
 
@@ -98,6 +101,19 @@ pub fn read_fees(folder: &Path, now: Now) -> FeeEstimator {
         warn!(file = %path.display(), error, "what was learnt of fees is lost");
         FeeEstimator::new(now.instant)
     })
+}
+
+/// Writes what `Addresses::to_text` gave.
+pub fn write_addresses(folder: &Path, addresses: &str) -> io::Result<()> {
+    replace(&folder.join(ADDRESSES), |file| file.write_all(addresses.as_bytes()))
+}
+
+/// What was written last; nothing where there is no such file, or one that cannot be read.
+pub fn read_addresses(folder: &Path) -> String {
+    let mut text = Vec::new();
+    let read = File::open(folder.join(ADDRESSES))
+        .and_then(|file| file.take(MAX_ADDRESSES_BYTES).read_to_end(&mut text));
+    read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&text).into_owned())
 }
 
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! THE WORLD: the one folder with sockets, threads, clocks and tasks.
 //!
-//! `dialer` is the only code that connects or resolves; `connection` keeps one Bitcoin peer; `threads` check
+//! `dialer` is the only code that connects or resolves; `connection` keeps one Bitcoin peer, `private` makes one
+//! connection for a wallet's transaction; `threads` check
 //! blocks, `scripts` run those of a block, `keeper` keeps the mempool, `broadcasts` wallets' transactions on disk;
 //! `writer` writes the chain; `wallets` accepts Electrum clients; `runtime` is the loop that ties them to the
 //! pure `node`; `import` reads Bitcoin Core's files (`import_files`) before that; `operator` and `log` say what
@@ -17,6 +18,7 @@ mod keeper;
 mod log;
 mod open_files;
 mod operator;
+mod private;
 mod rpc;
 mod runtime;
 pub mod scripts;
@@ -204,7 +206,7 @@ async fn serve_chain(
     let params = Arc::new(chain.params().clone());
     let budget = Budget::of(config.memory_mb);
     let min_chain_work = params.min_chain_work;
-    let node = Node::restore(
+    let mut node = Node::restore(
         clock.now(),
         &chain,
         min_chain_work,
@@ -233,11 +235,19 @@ async fn serve_chain(
     drop(shared);
 
     let (peer_events, peers) = mpsc::channel(PEER_EVENTS);
+    let dialer = dialer::Dialer::new(config.proxy.clone()).context("no random numbers")?;
+    let private = config.private_broadcast.then(|| private::PrivateConnections {
+        clock,
+        magic: params.magic,
+        dialer: dialer.clone(),
+        events: peer_events.clone(),
+        stop: stop.clone(),
+    });
     let height = Arc::new(AtomicI32::new(0));
     let connections = connection::Connections {
         clock,
         magic: params.magic,
-        nonce: fastrand::u64(1..),
+        dialer: dialer.clone(),
         next_peer: Arc::new(AtomicU64::new(0)),
         height: height.clone(),
         events: peer_events,
@@ -272,7 +282,15 @@ async fn serve_chain(
     let before = dump::read_mempool(&config.data_dir, clock.now(), config.policy.expiry);
     let _ = orders.send(keeper::Order::Do(Command::Restore(before)));
     let (kept, kept_before) = broadcasts::start(&config.data_dir, thread_events.clone())?;
-    for broadcasts::Kept { wtxid, transactions } in kept_before {
+    if config.connect.iter().any(|target| dialer.is_proxied(target)) {
+        node.be_patient();
+    }
+    if private.is_some() {
+        node.enable_private(clock.now());
+        node.restore_addresses(clock.now(), &dump::read_addresses(&config.data_dir));
+    }
+    for broadcasts::Kept { wtxid, transactions, state } in kept_before {
+        node.note_kept(wtxid, state);
         let transactions = transactions.into_iter().map(Arc::new).collect();
         let _ = orders.send(keeper::Order::Do(Command::RestoreBroadcast(wtxid, transactions)));
     }
@@ -295,6 +313,9 @@ async fn serve_chain(
         height,
         stop: stop.clone(),
         links: runtime::Links::default(),
+        private,
+        data_dir: config.data_dir.clone(),
+        next_addresses: clock.now().instant,
         trust: config.trust.clone(),
         relayed,
     };

@@ -14,6 +14,7 @@ use crate::config::HostPort;
 use crate::import;
 use crate::node::{Notice, Progress};
 use crate::peer::{CloseReason, PeerId};
+use crate::relay::PrivateState;
 
 /// Between two progress lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -75,6 +76,13 @@ impl Operator {
                 height = tip.height.0,
                 age_hours = age.as_secs() / 3600,
                 "the newest block is old: are the peers cut off, or is this clock wrong?"
+            ),
+            Notice::Private(PrivateState::Ready) => {
+                info!("private connections can be made for wallets' transactions")
+            }
+            Notice::Private(_) => info!(
+                "no addresses are known to which private connections can be made: until peers tell some, wallets' \
+                 transactions are shown to connected peers"
             ),
             Notice::Unseen(report) => warn!(
                 txid = %report.txid, sent = report.sent, asked = report.asked,

@@ -3,12 +3,13 @@
 //! Peers, threads, wallets' submissions and timers come in through channels; nothing here decides anything.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -16,20 +17,25 @@ use tracing::warn;
 use super::broadcasts;
 use super::clock::Clock;
 use super::connection::{PeerCommand, PeerEvent, PeerLink};
+use super::dump;
 use super::keeper::Order;
 use super::operator::Operator;
+use super::private::{Load, PrivateConnections};
 use super::rpc::Relayed;
 use super::threads::{CheckJob, ThreadEvent};
 use super::wallets::{Hub, SubmissionReply, SubmissionRequest};
+use crate::addresses::Source;
 use crate::config::HostPort;
 use crate::node::chain::Command;
 use crate::node::{Input, Node, Output, SubmissionId};
 use crate::peer::{CloseReason, Message, PeerId};
-use crate::relay::Role;
+use crate::relay::{PrivateEvent, PrivateId, Role};
 use crate::time::Instant;
 
 /// Who hangs up so soon after he was asked for his mempool does so for that.
 const HANGS_UP_WITHIN: Duration = Duration::from_secs(2);
+/// Addresses of peers that a kill may cost.
+const WRITE_ADDRESSES_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Once may be chance: the node was stopped.
 const REFUSALS: u32 = 2;
 
@@ -52,6 +58,11 @@ pub struct Runtime {
     pub height: Arc<AtomicI32>,
     pub stop: CancellationToken,
     pub links: Links,
+    /// `None` where wallets' transactions do not go over connections of their own.
+    pub private: Option<PrivateConnections>,
+    pub data_dir: PathBuf,
+    /// When addresses of peers are written.
+    pub next_addresses: Instant,
     /// The operator's own nodes.
     pub trust: Vec<HostPort>,
     /// For whoever asks as the operator.
@@ -66,6 +77,8 @@ pub struct Links {
     /// How often in a row each hung up for that.
     refusals: BTreeMap<HostPort, u32>,
     peers: BTreeMap<PeerId, PeerLink>,
+    /// Connections that wait for what they shall carry.
+    private: BTreeMap<PrivateId, oneshot::Sender<Load>>,
     submissions: BTreeMap<SubmissionId, SubmissionReply>,
     next_submission: u64,
 }
@@ -79,7 +92,10 @@ impl Runtime {
             tokio::select! {
                 // The threads come first: what they say frees memory.
                 biased;
-                () = self.stop.cancelled() => return Ok(()),
+                () = self.stop.cancelled() => {
+                    self.write_addresses();
+                    return Ok(());
+                }
                 Some(event) = self.threads.recv() => match event {
                     ThreadEvent::Input(input) => self.node.handle(self.clock.now(), input),
                     ThreadEvent::Fatal(failure) => anyhow::bail!("{failure}"),
@@ -105,6 +121,22 @@ impl Runtime {
             broadcasts: self.node.broadcasts(),
         };
         *self.relayed.lock().unwrap_or_else(PoisonError::into_inner) = relayed;
+        let now = self.clock.now().instant;
+        if self.next_addresses <= now {
+            self.next_addresses = now + WRITE_ADDRESSES_EVERY;
+            self.write_addresses();
+        }
+    }
+
+    /// They are worth little, and a few hundred kilobytes.
+    fn write_addresses(&self) {
+        let addresses = self.node.addresses();
+        if self.private.is_some()
+            && !addresses.is_empty()
+            && let Err(error) = dump::write_addresses(&self.data_dir, &addresses)
+        {
+            warn!(%error, "addresses of peers cannot be written");
+        }
     }
 
     fn peer_event(&mut self, event: PeerEvent) {
@@ -118,14 +150,20 @@ impl Runtime {
                     Role::Stranger
                 };
                 self.operator.met(peer, target.clone());
-                self.links.targets.insert(peer, target);
                 self.links.peers.insert(peer, link);
-                Input::PeerReady(peer, info, role)
+                self.node.handle(self.clock.now(), Input::PeerReady(peer, info, role));
+                let is_onion = target.host.to_ascii_lowercase().ends_with(".onion");
+                let source = Source::of(&target.host);
+                self.links.targets.insert(peer, target);
+                Input::PeerFrom(peer, source, is_onion)
             }
             PeerEvent::Input(input) => {
                 if let Input::PeerGone(peer, _) = &input {
                     self.links.peers.remove(peer);
                     self.peer_gone(*peer);
+                }
+                if let Input::Private(id, PrivateEvent::Failed { .. } | PrivateEvent::Closed) = &input {
+                    self.links.private.remove(id);
                 }
                 input
             }
@@ -186,6 +224,21 @@ impl Runtime {
                     let raw = transactions.iter().map(|entry| entry.raw.clone()).collect();
                     // It lives as long as this end of its channel.
                     let _ = self.kept.send(broadcasts::Order::Keep(wtxid, raw));
+                }
+                Output::NoteBroadcast { wtxid, kept } => {
+                    let _ = self.kept.send(broadcasts::Order::Note(wtxid, kept));
+                }
+                Output::DialPrivate { connection, address } => {
+                    if let Some(private) = &self.private {
+                        self.links.private.insert(connection, private.start(connection, address));
+                    }
+                }
+                Output::GivePrivate { connection, transactions } => {
+                    if let Some(give) = self.links.private.remove(&connection) {
+                        let load = transactions.iter().map(|entry| (entry.txid, entry.raw.clone())).collect();
+                        // It may have ended meanwhile, and says so.
+                        let _ = give.send(load);
+                    }
                 }
                 Output::ForgetBroadcast { wtxid } => {
                     let _ = self.kept.send(broadcasts::Order::Forget(wtxid));

@@ -4,7 +4,7 @@ use super::keeper::{self, Event, MempoolNews};
 use super::{Node, Notice, Output, SubmissionId, tip_of};
 use crate::mempool::{FeeRate, Outcome, Submission};
 use crate::peer::PeerId;
-use crate::relay::{self, BroadcastId, BroadcastReport, Confirmed};
+use crate::relay::{self, BroadcastId, BroadcastReport, Confirmed, KeptState};
 use crate::time::Now;
 
 /// From this on a peer's filter is no price of relay: it takes nothing, or its mempool is flooded.
@@ -26,7 +26,7 @@ impl Node {
         }
     }
 
-    pub(super) fn take_from_relay(&mut self, output: relay::Output) {
+    pub(super) fn take_from_relay(&mut self, now: Now, output: relay::Output) {
         match output {
             relay::Output::Send(peer, message) => self.outputs.push_back(Output::Send(peer, message)),
             relay::Output::Admit(job) => {
@@ -45,6 +45,13 @@ impl Node {
             }
             relay::Output::Keep { wtxid, transactions } => {
                 self.outputs.push_back(Output::KeepBroadcast { wtxid, transactions });
+            }
+            relay::Output::Note { wtxid, kept } => {
+                self.outputs.push_back(Output::NoteBroadcast { wtxid, kept });
+            }
+            relay::Output::Dial(connection) => self.dial_private(now, connection),
+            relay::Output::Give { connection, transactions } => {
+                self.outputs.push_back(Output::GivePrivate { connection, transactions });
             }
             relay::Output::Forget { wtxid } => self.outputs.push_back(Output::ForgetBroadcast { wtxid }),
             relay::Output::Unseen(report) => self.notice(Notice::Unseen(report)),
@@ -79,7 +86,11 @@ impl Node {
                 self.relay.handle_tip_changed(now);
             }
             Event::View(news) => self.mempool_news(now, news),
-            Event::Restored(kept) => self.relay.restore_broadcasts(now, &[kept]),
+            Event::Restored(transactions) => {
+                let last = transactions.last().map(|last| last.wtxid);
+                let kept = last.map_or_else(KeptState::default, |wtxid| self.take_kept(&wtxid));
+                self.relay.restore_broadcast(now, &transactions, kept);
+            }
             Event::Void(wtxid) => self.outputs.push_back(Output::ForgetBroadcast { wtxid }),
             Event::Failed(error) => self.notice(Notice::StoreFailed(error.to_string())),
         }

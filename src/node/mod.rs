@@ -10,6 +10,7 @@ pub mod chain;
 mod compact;
 mod gossip;
 pub mod keeper;
+mod private;
 mod progress;
 mod types;
 
@@ -25,6 +26,7 @@ use chain::{Chain, Command, Event, Restored, Scripts};
 pub use compact::Fill;
 use compact::Spare;
 use keeper::MempoolNews;
+use private::PrivateTies;
 use progress::Meter;
 pub use progress::Progress;
 pub use types::{Input, Notice, Output, Publication, SubmissionId};
@@ -54,6 +56,7 @@ pub struct Node {
     blocks: BlockSync,
     relay: Relay,
     trusted: BTreeSet<PeerId>,
+    private: PrivateTies,
     /// What each peer takes at least.
     fee_filters: BTreeMap<PeerId, FeeRate>,
     /// What wallets are told once peers have what they handed in.
@@ -103,6 +106,7 @@ impl Node {
             blocks: BlockSync::new(memory_bytes, tip, chain.store().stored_blocks()),
             relay: Relay::new(seed, policy),
             trusted: BTreeSet::new(),
+            private: PrivateTies::new(seed.rotate_left(32)),
             fee_filters: BTreeMap::new(),
             submitted: BTreeMap::new(),
             mempool: None,
@@ -143,6 +147,7 @@ impl Node {
                     self.blocks.handle_peer_gone(now, peer, self.headers.tree());
                     self.relay.handle_peer_gone(now, peer);
                     self.trusted.remove(&peer);
+                    self.teller_gone(peer);
                     self.fee_filters.remove(&peer);
                     self.notice(Notice::PeerGone(peer, reason));
                 }
@@ -178,6 +183,8 @@ impl Node {
             Input::Chain(Event::Committed(commit, fees)) => self.committed(commit, fees),
             Input::Chain(Event::Restored(restored)) => self.restored(now, restored),
             Input::Mempool(event) => self.mempool_event(now, event),
+            Input::PeerFrom(peer, source, is_onion) => self.peer_from(now, peer, source, is_onion),
+            Input::Private(connection, event) => self.private_event(now, connection, event),
             Input::BroadcastKept(wtxid) => self.relay.handle_kept(now, wtxid),
             Input::Submit { id, what } => self.submit(id, what),
         }
@@ -196,6 +203,7 @@ impl Node {
                 self.publish();
             }
             self.look_for_damage(now);
+            self.refresh_private(now);
             self.watch(now);
         }
         self.route(now);
@@ -253,6 +261,7 @@ impl Node {
             Message::FeeFilter(sat_per_kvb) => self.fee_filter(peer, FeeRate(sat_per_kvb)),
             Message::GetData(wanted) => self.relay.handle_get_data(now, peer, &wanted),
             Message::Pong(nonce) => self.relay.handle_pong(now, peer, nonce),
+            Message::Addresses(entries) => self.addresses_told(now, peer, entries),
             // What the session has dealt with.
             Message::Version(_)
             | Message::Verack
@@ -276,7 +285,7 @@ impl Node {
             } else if let Some(output) = self.blocks.poll() {
                 self.take_from_blocks(now, output);
             } else if let Some(output) = self.relay.poll() {
-                self.take_from_relay(output);
+                self.take_from_relay(now, output);
             } else {
                 break;
             }

@@ -9,11 +9,12 @@ use chainstore::{Height, Tip};
 use super::chain::{Command, Event};
 use super::compact::Fill;
 use super::keeper;
+use crate::addresses::Source;
 use crate::blocks::{Partial, Rebuilt, Refusal, Unfit};
 use crate::mempool::{Entry, Outcome, Submission};
-use crate::peer::{CloseReason, Message, Misbehavior, PeerId, PeerInfo, WireBlock};
+use crate::peer::{Address, CloseReason, Message, Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::query::{Touched, View};
-use crate::relay::{BroadcastReport, Role};
+use crate::relay::{BroadcastReport, KeptState, PrivateEvent, PrivateId, PrivateState, Role};
 use crate::validate::{BlockContext, CheckedBlock};
 
 /// What one wallet handed in, numbered by the shell.
@@ -44,6 +45,10 @@ pub enum Input {
     Mempool(keeper::Event),
     /// What was put out as `Output::KeepBroadcast` is on disk.
     BroadcastKept(Wtxid),
+    /// Where a peer that is ready was dialled, and whether that is an onion service.
+    PeerFrom(PeerId, Source, bool),
+    /// What came of an `Output::DialPrivate`.
+    Private(PrivateId, PrivateEvent),
     /// What a wallet handed in.
     Submit {
         id: SubmissionId,
@@ -71,6 +76,21 @@ pub enum Output {
     /// Put a wallet's transactions on disk; `Input::BroadcastKept` follows.
     KeepBroadcast {
         wtxid: Wtxid,
+        transactions: Vec<Arc<Entry>>,
+    },
+    /// Note this with them there.
+    NoteBroadcast {
+        wtxid: Wtxid,
+        kept: KeptState,
+    },
+    /// Connect to a stranger through the proxy; `Input::Private` says what comes of it.
+    DialPrivate {
+        connection: PrivateId,
+        address: Address,
+    },
+    /// Hand these over there, parents first; hang up if there are none.
+    GivePrivate {
+        connection: PrivateId,
         transactions: Vec<Arc<Entry>>,
     },
     /// They are not needed there any more.
@@ -128,6 +148,8 @@ pub enum Notice {
     },
     /// The store could not be read; what wallets were told last stands.
     StoreFailed(String),
+    /// Whether wallets' transactions can go over connections of their own.
+    Private(PrivateState),
     /// No peer shows a wallet's transaction.
     Unseen(BroadcastReport),
     /// A block was put together from what was here.

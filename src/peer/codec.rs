@@ -71,6 +71,15 @@ impl<'a> Reader<'a> {
 
     /// A count or length: one to nine bytes, at most 32 MiB, in its shortest form.
     pub(super) fn compact_size(&mut self) -> Result<usize, Malformed> {
+        let value = self.compact_u64()?;
+        if value > MAX_SIZE {
+            return Err("compact size over 32 MiB");
+        }
+        Ok(value as usize)
+    }
+
+    /// The same for a number that is no length.
+    pub(super) fn compact_u64(&mut self) -> Result<u64, Malformed> {
         let (value, least) = match self.u8()? {
             0xff => (self.u64()?, 0x1_0000_0000),
             0xfe => (u64::from(self.u32()?), 0x1_0000),
@@ -80,10 +89,7 @@ impl<'a> Reader<'a> {
         if value < least {
             return Err("compact size not in its shortest form");
         }
-        if value > MAX_SIZE {
-            return Err("compact size over 32 MiB");
-        }
-        Ok(value as usize)
+        Ok(value)
     }
 
     pub(super) fn hash(&mut self) -> Result<sha256d::Hash, Malformed> {

@@ -11,6 +11,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::p2p::ServiceFlags;
 use bytes::Bytes;
 
+use super::address;
 use super::codec::{Malformed, Reader, put_compact_size, put_header};
 use super::compact;
 use super::types::{Inventory, InventoryKind, Message, Misbehavior, Version, WireBlock};
@@ -114,6 +115,8 @@ fn decode_payload(frame: &Frame, name: &str, payload: &Bytes) -> Result<Message,
         Command::CMPCT_BLOCK => Message::CompactBlock(compact::read_block(&mut reader, payload)?),
         Command::GET_BLOCK_TXN => compact::read_request(&mut reader)?,
         Command::BLOCK_TXN => compact::read_transactions(&mut reader, payload)?,
+        Command::ADDR => Message::Addresses(address::read_addr(&mut reader)?),
+        Command::ADDR_V2 => Message::Addresses(address::read_addr_v2(&mut reader)?),
         _ => Message::Unknown(name.to_owned()),
     })
 }
@@ -228,6 +231,7 @@ fn command_of(message: &Message) -> Command {
         Message::GetBlockTxn { .. } => Command::GET_BLOCK_TXN,
         Message::BlockTxn { .. } => Command::BLOCK_TXN,
         Message::GetAddr => Command::GET_ADDR,
+        Message::Addresses(_) => Command::ADDR_V2,
         Message::Mempool => Command::MEMPOOL,
         Message::Unknown(name) => Command::new(name),
     }
@@ -271,6 +275,7 @@ fn write_payload(out: &mut Vec<u8>, message: &Message) {
                 out.extend_from_slice(entry.hash.as_byte_array());
             }
         }
+        Message::Addresses(entries) => address::write_addr_v2(out, entries),
         Message::Block(block) => out.extend_from_slice(&block.bytes),
         Message::Tx(bytes) => out.extend_from_slice(bytes),
         Message::CompactBlock(block) => compact::write_block(out, block),

@@ -13,16 +13,22 @@ mod codec;
 
 mod compact;
 
+mod address;
+
 mod message;
 
 mod liveness;
 
 mod session;
 
+mod private;
+
 mod backoff;
 
+pub use address::{Address, Gossip, Host};
 pub use backoff::Backoff;
 pub use message::{DecodeError, PROTOCOL_VERSION, decode, encode, name_of};
+pub use private::{LIFETIME, PrivateOutput, PrivateSession};
 pub use session::{Local, Output, Session, USER_AGENT};
 pub use types::{
     CloseReason, CompactBlock, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version,

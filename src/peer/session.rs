@@ -70,7 +70,7 @@ pub enum Output {
     /// The handshake is done; `Message` follows only after this.
     Ready(PeerInfo),
     /// For the node: headers, inv, notfound, block, cmpctblock, blocktxn, tx, getdata (of transactions), feefilter,
-    /// sendheaders, sendcmpct (version 2), or the pong to a ping of the node's.
+    /// sendheaders, sendcmpct (version 2), addresses, or the pong to a ping of the node's.
     Message(Message),
     /// Close the connection. Nothing comes after this.
     Close(CloseReason),
@@ -308,6 +308,7 @@ impl Session {
             | Message::CompactBlock(_)
             | Message::BlockTxn { .. }
             | Message::SendCmpct { version: COMPACT_BLOCKS_VERSION, .. }
+            | Message::Addresses(_)
             | Message::SendHeaders => self.outputs.push_back(Output::Message(message)),
             // Of other compact blocks we know nothing. We serve no blocks, give no addresses away, and tell nobody all that our mempool holds.
             Message::SendCmpct { .. } | Message::GetBlockTxn { .. } | Message::GetAddr | Message::Mempool => {

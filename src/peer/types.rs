@@ -6,6 +6,7 @@ use bitcoin::p2p::ServiceFlags;
 use bitcoin::{BlockHash, Txid, VarInt, Wtxid};
 use bytes::Bytes;
 
+use super::address::Gossip;
 use super::wire::{CHECKSUM_LEN, checksum_of};
 
 /// One connection, numbered in the order of dialling; never reused while the process runs.
@@ -185,6 +186,8 @@ pub enum Message {
         transactions: Vec<Bytes>,
     },
     GetAddr,
+    /// Where other peers are, as far as they can be reached: an `addr` or an `addrv2`.
+    Addresses(Vec<Gossip>),
     /// BIP35: announce all that your mempool holds.
     Mempool,
     /// A command that is known or unknown but means nothing to us; its payload is dropped.

@@ -49,6 +49,7 @@ impl Command {
     pub const BLOCK: Self = Self::new("block");
     pub const BLOCK_TXN: Self = Self::new("blocktxn");
     pub const CMPCT_BLOCK: Self = Self::new("cmpctblock");
+    pub const FEATURE: Self = Self::new("feature");
     pub const FEE_FILTER: Self = Self::new("feefilter");
     pub const GET_ADDR: Self = Self::new("getaddr");
     pub const GET_BLOCK_TXN: Self = Self::new("getblocktxn");
@@ -111,8 +112,8 @@ impl Command {
             Self::GET_BLOCK_TXN => (32 + 5 + MAX_POSITIONS * COUNT_LEN, Payload::Kept),
             Self::TX | Self::BLOCK | Self::CMPCT_BLOCK | Self::BLOCK_TXN => (MAX_PAYLOAD_LEN, Payload::Kept),
             // A thousand addresses; 550 kB hold the longest that BIP155 allows.
-            Self::ADDR => (COUNT_LEN + 1000 * 30, Payload::Skipped),
-            Self::ADDR_V2 => (550_000, Payload::Skipped),
+            Self::ADDR => (COUNT_LEN + 1000 * 30, Payload::Kept),
+            Self::ADDR_V2 => (550_000, Payload::Kept),
             _ => (MAX_PAYLOAD_LEN, Payload::Skipped),
         }
     }

@@ -3,7 +3,8 @@
 //! In: transactions that the mempool took, what peers have and ask for, the time. Out: `inv` at random moments, so
 //! that nobody can tell from the moment where a transaction came from, and the answers to `getdata`. Only what was
 //! announced to a peer is given to it, and its unconfirmed parents, each once: a peer learns nothing about what else
-//! we hold, and cannot make us send the same for ever. (Core gives whatever entered before its last `inv`.)
+//! we hold, and cannot make us send the same for ever. (Core gives whatever entered before its last `inv`.) A secret, and
+//! what needs one, is neither said nor given.
 //! Relaying what others gave is also what our own wallets' transactions hide among.
 //! Source: Bitcoin Core `net_processing.cpp` (SendMessages, ProcessGetData).
 
@@ -147,7 +148,7 @@ impl Announcements {
         let (mut messages, mut sent, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         let Some(listener) = self.listeners.get_mut(&peer) else { return (messages, sent) };
         for asked in entries.iter().filter(|entry| entry.is_transaction()) {
-            let found = holdings.find(asked).and_then(|entry| {
+            let found = holdings.find(asked).filter(|entry| holdings.is_public(entry)).and_then(|entry| {
                 let raw =
                     if asked.kind == InventoryKind::Tx { stripped(&entry.raw)? } else { entry.raw.clone() };
                 listener.offered.remove(asked.hash.as_byte_array()).then_some((entry, raw))
@@ -191,8 +192,9 @@ impl Listener {
                 !known.contains(id(entry).as_byte_array()) && entry.fee.to_sat() >= filter.fee(entry.vsize)
             })
         });
-        let mut best: Vec<&Arc<Entry>> =
-            self.queue.iter().filter_map(|wtxid| holdings.by_wtxid(wtxid)).collect();
+        // What may not be said yet waits here until it may.
+        let held = self.queue.iter().filter_map(|wtxid| holdings.by_wtxid(wtxid));
+        let mut best: Vec<&Arc<Entry>> = held.filter(|entry| holdings.is_public(entry)).collect();
         best.sort_unstable_by_key(|entry| {
             (Reverse(FeeRate::of(entry.fee.to_sat(), entry.vsize)), entry.wtxid)
         });

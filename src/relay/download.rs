@@ -477,7 +477,7 @@ fn is_known(
     orphans.contains(Wtxid::from_raw_hash(entry.hash))
         || confirmed.contains(entry.hash.as_byte_array())
         || rejects.contains(entry.hash.as_byte_array())
-        || holdings.find(entry).is_some()
+        || holdings.is_known(entry)
 }
 
 fn max_announcements(role: Role) -> usize {

@@ -17,7 +17,7 @@ use super::download::Download;
 use super::fee_filter::FeeFilters;
 use super::filter::Key;
 use super::holdings::Holdings;
-use super::types::{BroadcastId, BroadcastReport, Confirmed, JobId, Load, Output, Role, Verdict};
+use super::types::{BroadcastId, BroadcastReport, Confirmed, JobId, KeptState, Load, Output, Role, Verdict};
 use crate::mempool::{Changes, Entry, FeeRate, Policy, Unconfirmed};
 use crate::peer::{Inventory, Message, Misbehavior, PeerId, PeerInfo};
 use crate::time::{Instant, Now};
@@ -146,6 +146,7 @@ impl Relay {
             return;
         }
         let Ok(tx) = Unconfirmed::parse(raw) else { return };
+        self.look_for_secrets(now, from, &tx);
         let id = if by_wtxid { tx.wtxid().to_raw_hash() } else { tx.txid().to_raw_hash() };
         self.announcements.known(from, id);
         self.broadcasts.received(now.instant, from, tx.wtxid(), &mut self.rng);
@@ -217,13 +218,11 @@ impl Relay {
         self.settle(now);
     }
 
-    /// What was kept before the last start and is in the mempool again, each as it was kept. The shell forgets by
-    /// itself what was refused.
-    pub fn restore_broadcasts(&mut self, now: Now, kept: &[Vec<Arc<Entry>>]) {
-        for transactions in kept {
-            transactions.iter().for_each(|entry| self.holdings.add(entry));
-            self.broadcasts.restore(now.instant, transactions, &mut self.rng);
-        }
+    /// What was kept together before the last start and is in the mempool again. The shell forgets by itself what was
+    /// refused.
+    pub fn restore_broadcast(&mut self, now: Now, transactions: &[Arc<Entry>], kept: KeptState) {
+        transactions.iter().for_each(|entry| self.holdings.add(entry));
+        self.broadcasts.restore(now.instant, transactions, kept, &mut self.rng);
         self.settle(now);
     }
 
@@ -324,6 +323,9 @@ impl Relay {
             self.outputs.push_back(Output::Admit(job));
         }
         self.outputs.extend(std::iter::from_fn(|| self.broadcasts.poll()));
+        for (entry, is_secret) in self.broadcasts.secrets.drain(..) {
+            self.holdings.set_secret(entry.wtxid, is_secret);
+        }
         for (peer, entry) in self.broadcasts.sent.drain(..) {
             self.announcements.sent(peer, &entry, &self.holdings);
         }
@@ -351,6 +353,8 @@ impl Relay {
         self.outputs.push_back(Output::Drop { peer, why });
     }
 }
+
+mod private;
 
 #[cfg(test)]
 mod tests;

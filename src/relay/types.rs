@@ -73,6 +73,52 @@ pub struct Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BroadcastId(pub u64);
 
+/// One connection that is made for a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PrivateId(pub u64);
+
+/// How far such a connection got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrivateEvent {
+    /// It could not be made: because of the proxy, or of the peer, or because there is nobody to dial.
+    Failed { by_proxy: bool },
+    /// It is open.
+    Opened,
+    /// The handshake is done: [`Output::Give`] follows.
+    Ready,
+    /// The peer asked for what it was told of, and was sent it.
+    Asked,
+    /// The peer has received it.
+    Delivered,
+    /// It ended; not said after `Failed`.
+    Closed,
+}
+
+/// Whether connections can be made that tell nothing of us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrivateState {
+    /// There is no proxy, or the operator does not want them.
+    #[default]
+    Off,
+    /// No address is known to which the proxy could connect us.
+    NoAddresses,
+    Ready,
+}
+
+/// To whom a wallet's transaction is handed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the operator's own node.
+    Trusted,
+    /// To strangers over connections made for it, through a proxy.
+    Private,
+    /// To some of the peers that we are connected to; hidden among what else we relay.
+    Relay {
+        /// The way would have been private if addresses were known.
+        no_addresses: bool,
+    },
+}
+
 /// How it is known that the network has a transaction, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Evidence {
@@ -82,6 +128,9 @@ pub enum Evidence {
     Probe,
     /// A peer that takes transactions received it. Whether it was taken there is not known yet.
     Delivery,
+    /// A peer that takes transactions was told of it, over a connection made for it. It has not asked for it yet, which
+    /// takes some seconds.
+    Offer,
 }
 
 /// Why a wallet is told that its transaction was not sent.
@@ -109,7 +158,9 @@ pub enum BroadcastError {
 pub struct BroadcastReport {
     pub txid: Txid,
     pub wtxid: Wtxid,
-    /// It was sent to so many.
+    /// `None` before it is handed out for the first time since the start.
+    pub way: Option<Way>,
+    /// It was sent to so many, or announced over connections made for it.
     pub sent: u32,
     /// So many answered the ping that followed it.
     pub delivered: u32,
@@ -119,14 +170,36 @@ pub struct BroadcastReport {
     pub announced: u32,
     /// So many gave it back when asked.
     pub accepted: u32,
+    /// Whether a peer showed it that was not sent it: the network has it.
+    pub is_echoed: bool,
     /// Nobody showed it within 90 seconds, and nobody has since.
     pub is_unseen: bool,
 }
 
 impl BroadcastReport {
     pub(super) fn new(txid: Txid, wtxid: Wtxid) -> Self {
-        Self { txid, wtxid, sent: 0, delivered: 0, asked: 0, announced: 0, accepted: 0, is_unseen: false }
+        Self {
+            txid,
+            wtxid,
+            way: None,
+            sent: 0,
+            delivered: 0,
+            asked: 0,
+            announced: 0,
+            accepted: 0,
+            is_echoed: false,
+            is_unseen: false,
+        }
     }
+}
+
+/// What is known of a kept transaction beyond a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptState {
+    /// It went over private connections, and must not be shown by others before the network does.
+    pub is_private: bool,
+    /// The network has it.
+    pub is_echoed: bool,
 }
 
 /// What is to be done.
@@ -143,6 +216,18 @@ pub enum Output {
     /// Put these on disk, parents before the child whose id it is; `handle_kept` follows, and the answer waits for it.
     Keep {
         wtxid: Wtxid,
+        transactions: Vec<Arc<Entry>>,
+    },
+    /// Note this with what is kept under this id.
+    Note {
+        wtxid: Wtxid,
+        kept: KeptState,
+    },
+    /// Make a connection through the proxy to a stranger.
+    Dial(PrivateId),
+    /// Hand these over, parents before the child; hang up if there are none.
+    Give {
+        connection: PrivateId,
         transactions: Vec<Arc<Entry>>,
     },
     /// What was kept under this id is not needed any more.

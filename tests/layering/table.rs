@@ -43,8 +43,23 @@ const fn pure(
 }
 
 const EVERYTHING: &[&str] = &[
-    "config", "time", "scripts", "validate", "solver", "peer", "headers", "blocks", "mempool", "relay",
-    "query", "electrum", "node", "import", "care", "io",
+    "config",
+    "time",
+    "scripts",
+    "validate",
+    "solver",
+    "peer",
+    "addresses",
+    "headers",
+    "blocks",
+    "mempool",
+    "relay",
+    "query",
+    "electrum",
+    "node",
+    "import",
+    "care",
+    "io",
 ];
 
 /// In the order of the data. Errors, shared bytes, seeded randomness, hash tables and maps that share what
@@ -54,7 +69,13 @@ pub const LAYERS: &[Layer] = &[
     pure("scripts", &[], Store::Nothing, &["bitcoinkernel", "thiserror"]),
     pure("validate", &["time", "scripts"], Store::Types, &["bytes", "thiserror"]),
     pure("solver", &[], Store::Nothing, &[]),
-    pure("peer", &["validate", "time"], Store::Nothing, &["bytes", "thiserror", "fastrand"]),
+    pure(
+        "peer",
+        &["validate", "time"],
+        Store::Nothing,
+        &["bytes", "thiserror", "fastrand", "sha3", "data_encoding"],
+    ),
+    pure("addresses", &["peer", "time"], Store::Nothing, &["fastrand"]),
     pure("headers", &["peer", "validate", "time"], Store::Types, &["thiserror", "fastrand", "hashbrown"]),
     pure(
         "blocks",
@@ -84,7 +105,16 @@ pub const LAYERS: &[Layer] = &[
     pure(
         "node",
         &[
-            "time", "scripts", "validate", "peer", "headers", "blocks", "mempool", "relay", "query",
+            "time",
+            "scripts",
+            "validate",
+            "peer",
+            "addresses",
+            "headers",
+            "blocks",
+            "mempool",
+            "relay",
+            "query",
             "electrum",
         ],
         Store::Everything,

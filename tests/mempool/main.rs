@@ -8,6 +8,7 @@ mod support;
 
 mod broadcast;
 mod compact;
+mod private;
 mod same;
 mod seen;
 mod wallets;

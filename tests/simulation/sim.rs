@@ -370,7 +370,11 @@ impl Simulation {
                 Output::Publish(_)
                 | Output::Submitted { .. }
                 | Output::KeepBroadcast { .. }
+                | Output::NoteBroadcast { .. }
                 | Output::ForgetBroadcast { .. } => {}
+                Output::DialPrivate { .. } | Output::GivePrivate { .. } => {
+                    panic!("there is no proxy here")
+                }
                 Output::Notice(notice) => self.log.push(format!("{} {notice:?}", self.steps)),
             }
         }

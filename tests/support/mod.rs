@@ -21,6 +21,7 @@ pub mod slow_link;
 pub mod wire;
 // peerdex itself.
 pub mod server;
+pub mod socks;
 // Who asks peerdex.
 pub mod client;
 pub mod compare;

@@ -11,13 +11,16 @@ use serde_json::{Map, Value, json};
 use crate::blocks::CompactFigures;
 use crate::electrum::transport::Transport;
 use crate::mempool::{FeeBoard, FeeRate, MempoolView};
-use crate::relay::BroadcastReport;
+use crate::relay::{BroadcastReport, Way};
 
 /// JSON-RPC's own codes.
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
+
+/// Why a transaction did not go over private connections.
+const NO_ADDRESSES: &str = "no addresses known for private connections";
 
 /// What the server is doing, at one moment.
 #[derive(Clone, Debug)]
@@ -258,15 +261,26 @@ fn broadcasts(facts: &Facts, params: &[Value]) -> Outcome {
     let row = |report: &BroadcastReport| {
         json!({
             "txid": report.txid.to_string(),
+            "way": report.way.map(way),
+            "why": matches!(report.way, Some(Way::Relay { no_addresses: true })).then_some(NO_ADDRESSES),
             "sent": report.sent,
             "delivered": report.delivered,
             "asked": report.asked,
             "announced": report.announced,
             "accepted": report.accepted,
+            "echo": report.is_echoed,
             "unseen": report.is_unseen,
         })
     };
     Ok((facts.relayed.broadcasts.iter().map(row).collect(), Action::Nothing))
+}
+
+fn way(way: Way) -> &'static str {
+    match way {
+        Way::Trusted => "own node",
+        Way::Private => "private",
+        Way::Relay { .. } => "relay",
+    }
 }
 
 fn raw_mempool(facts: &Facts, params: &[Value]) -> Outcome {

@@ -60,11 +60,13 @@ fn facts() -> Facts {
             broadcasts: vec![BroadcastReport {
                 txid: "ab".repeat(32).parse().unwrap(),
                 wtxid: "cd".repeat(32).parse().unwrap(),
+                way: Some(Way::Relay { no_addresses: true }),
                 sent: 2,
                 delivered: 2,
                 asked: 0,
                 announced: 3,
                 accepted: 1,
+                is_echoed: true,
                 is_unseen: false,
             }],
         },
@@ -185,8 +187,8 @@ fn the_mempool_and_what_became_of_broadcasts_are_shown() {
     assert_eq!(
         answer["result"],
         json!([{
-            "txid": "ab".repeat(32), "sent": 2, "delivered": 2, "asked": 0, "announced": 3, "accepted": 1,
-            "unseen": false,
+            "txid": "ab".repeat(32), "way": "relay", "why": "no addresses known for private connections",
+            "sent": 2, "delivered": 2, "asked": 0, "announced": 3, "accepted": 1, "echo": true, "unseen": false,
         }])
     );
     assert_eq!(call("getrawmempool", json!([])).0["result"], json!([]));

@@ -59,7 +59,7 @@ fn a_recorded_session_cut_at_random_gives_the_same_966_messages() {
             assert_eq!((frame.command, frame.len), (*command, payload.len()), "seed {seed}");
             match &frame.payload {
                 Some(kept) => assert_eq!(kept, payload, "seed {seed}"),
-                None => assert!(["addr", "extversion"].contains(&command.name().unwrap())),
+                None => assert_eq!(command.name(), Some("extversion")),
             }
             assert!(frame.checksum_matches(), "seed {seed}");
         }
@@ -158,7 +158,7 @@ fn a_full_addr_is_within_its_limit() {
     let mut input = &bytes[..];
     let frame = FrameDecoder::new([0x0b, 0x11, 0x09, 0x07]).next_frame(&mut input).unwrap().unwrap();
     assert!(input.is_empty());
-    assert_eq!((frame.command, frame.len, frame.payload), (Command::ADDR, Command::ADDR.limit(), None));
+    assert_eq!((frame.command, frame.len), (Command::ADDR, Command::ADDR.limit()));
 }
 
 #[test]

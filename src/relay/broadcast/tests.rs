@@ -1,7 +1,7 @@
 //! What wallets are told, and what peers are sent.
 
 use super::super::testing::*;
-use super::super::types::Role;
+use super::super::types::{Evidence, Role};
 use super::*;
 use crate::mempool::{Removal, Unconfirmed};
 
@@ -277,7 +277,7 @@ fn it_is_handed_out_again_until_an_echo_and_then_rarely_until_it_leaves_the_memp
 fn what_was_kept_is_handed_out_after_a_restart_without_a_wallet() {
     let mut net = Harness::new(&peers(4));
     let tx = spend(&[coin(1)]);
-    net.relay.restore_broadcasts(net.now, &[vec![entry(&tx)]]);
+    net.relay.restore_broadcast(net.now, &[entry(&tx)], KeptState::default());
     net.collect();
     assert_eq!(pushed(&mut net, &peers(4), &tx), []);
     net.advance(RETRY_AFTER + RETRY_SPREAD);

@@ -4,15 +4,19 @@
 //! messages, questions, answers to wallets. A peer says nothing when it refuses a transaction, so it is asked: what it
 //! gives back on `getdata` it has taken. Better still is an echo, an announcement by a peer that we did not send it to.
 //!
-//! To whom: the operator's own node, where there is one, as it relays ours like any other; else two peers at random,
-//! and two more when these do not show it. Each peer that we push to may guess that we are the source, one alone may be
-//! deaf. Everybody else hears of it like of any other transaction, once an echo shows that it is known. Between the
-//! two ways would stand connections made for one transaction each (private broadcast): [`Broadcasts::choose`] is where
-//! they belong once the dialler can make them.
+//! To whom: the operator's own node, where there is one, as it relays ours like any other; else to strangers over
+//! connections made for it alone, where a proxy can make them (`private`); else two peers at random, and two more when
+//! these do not show it. Each peer that we push to may guess that we are the source, one alone may be deaf. Everybody
+//! else hears of it like of any other transaction, once an echo shows that it is known. What goes over private
+//! connections is a secret until then: no peer learns from us that we have it, and the echo is the transaction itself.
 //!
-//! Until an echo comes it is handed out again from time to time, then rarely, until it is mined or out of the mempool.
+//! Until an echo comes it is handed out again from time to time, then rarely (over private connections not at all), until
+//! it is mined or out of the mempool.
 //! Source: Bitcoin Core `net_processing.cpp` (FindTxForGetData, ReattemptInitialBroadcast), `wallet.cpp`
 //! (MaybeResendWalletTxs).
+
+mod record;
+mod rounds;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,10 +25,16 @@ use std::time::Duration;
 use bitcoin::Wtxid;
 use bitcoin::hashes::{Hash, sha256d};
 
-use super::types::{BroadcastError, BroadcastId, BroadcastReport, Evidence, Output};
+use super::private::{Action, Private, Step};
+use super::types::{
+    BroadcastError, BroadcastId, BroadcastReport, KeptState, Output, PrivateEvent, PrivateId, PrivateState,
+    Way,
+};
 use crate::mempool::{Entry, FeeRate};
 use crate::peer::{Inventory, Message, PeerId};
 use crate::time::Instant;
+use record::Broadcast;
+pub(super) use record::Taker;
 
 /// Peers to which a transaction is pushed at first: with one deaf peer in four, one in sixteen goes unheard.
 pub(super) const FIRST_PEERS: usize = 2;
@@ -60,80 +70,13 @@ pub(super) struct Broadcasts {
     by_parent: BTreeSet<(Wtxid, Wtxid)>,
     pings: BTreeMap<(PeerId, u64), Wtxid>,
     timers: BTreeSet<(Instant, Wtxid)>,
+    private: Private,
     outputs: VecDeque<Output>,
     /// What was handed out or echoed, for the book of what peers know.
     pub sent: Vec<(PeerId, Arc<Entry>)>,
     pub echoed: Vec<Arc<Entry>>,
-}
-
-/// A peer that takes transactions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Taker {
-    pub is_trusted: bool,
-    pub wtxid_relay: bool,
-    pub fee_filter: FeeRate,
-    /// Its chain lacks blocks that ours has: it cannot judge what spends them.
-    pub is_behind: bool,
-}
-
-impl Taker {
-    fn is_able(&self) -> bool {
-        !self.is_behind && self.fee_filter < FEE_FILTER_OF_SYNC
-    }
-}
-
-/// One transaction of a wallet, or a package.
-#[derive(Debug)]
-struct Broadcast {
-    /// Parents before the child, which is the last.
-    entries: Vec<Arc<Entry>>,
-    /// Who waits for an answer, and until when.
-    ids: Vec<(BroadcastId, Instant)>,
-    /// It is on disk.
-    is_kept: bool,
-    /// When it was last handed out.
-    began: Instant,
-    /// Peers that are connected and were sent it.
-    contacts: BTreeMap<PeerId, Contact>,
-    /// Peers that announced it though we had not sent it to them.
-    announcers: BTreeSet<PeerId>,
-    /// Whether somebody said in this round that it arrived.
-    is_delivered: bool,
-    is_accepted: bool,
-    is_echoed: bool,
-    /// When more peers are sent it.
-    more_at: Option<Instant>,
-    /// When the operator is told that nobody shows it.
-    unseen_at: Option<Instant>,
-    next_round: Instant,
-    report: BroadcastReport,
-    /// Where it stands among the timers.
-    timer: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Contact {
-    since: Instant,
-    /// The nonce of the ping that went after it.
-    ping: u64,
-    is_delivered: bool,
-    is_asking: bool,
-    is_accepted: bool,
-    probes: u32,
-    /// When it is asked whether it took it.
-    next_probe: Option<Instant>,
-}
-
-impl Broadcast {
-    fn evidence(&self) -> Option<Evidence> {
-        if self.is_echoed { Some(Evidence::Echo) } else { self.is_accepted.then_some(Evidence::Probe) }
-    }
-
-    fn due(&self) -> Instant {
-        let probes = self.contacts.values().filter_map(|contact| contact.next_probe);
-        let answers = self.ids.iter().map(|(_, by)| *by);
-        probes.chain(answers).chain(self.more_at).chain(self.unseen_at).fold(self.next_round, Instant::min)
-    }
+    /// What nobody may learn of from now on, or may again.
+    pub secrets: Vec<(Arc<Entry>, bool)>,
 }
 
 impl Broadcasts {
@@ -159,7 +102,7 @@ impl Broadcasts {
             broadcast.announcers.remove(&peer);
             let was_sent = broadcast.contacts.remove(&peer).is_some();
             if was_sent && broadcast.contacts.is_empty() && !broadcast.ids.is_empty() {
-                self.send(now, key, FIRST_PEERS, rng);
+                self.hand_out(now, key, FIRST_PEERS, rng);
             }
             self.settle(now, key);
         }
@@ -167,7 +110,31 @@ impl Broadcasts {
 
     /// Whether there is a peer to which a transaction can be handed.
     pub fn has_taker(&self) -> bool {
-        self.takers.values().any(Taker::is_able)
+        self.private.state() == PrivateState::Ready || self.takers.values().any(Taker::is_able)
+    }
+
+    /// Whether private connections can be made.
+    pub fn set_private(&mut self, now: Instant, state: PrivateState) {
+        self.private.set_state(now, state);
+    }
+
+    /// Something came of a private connection.
+    pub fn private_event(
+        &mut self,
+        now: Instant,
+        id: PrivateId,
+        event: PrivateEvent,
+        rng: &mut fastrand::Rng,
+    ) {
+        let Some((key, step)) = self.private.handle(now, id, event, rng) else { return };
+        let Some(broadcast) = self.broadcasts.get_mut(&key) else { return };
+        match step {
+            Step::Offered => broadcast.report.sent += 1,
+            Step::Asked => broadcast.report.asked += 1,
+            Step::Delivered => broadcast.report.delivered += 1,
+        }
+        broadcast.is_delivered |= step != Step::Offered;
+        self.settle(now, key);
     }
 
     /// Hands out what passed our own admission: a transaction, or parents before their child.
@@ -198,14 +165,25 @@ impl Broadcasts {
     }
 
     /// What was kept before the last start, and passed admission again. It is handed out after the usual wait.
-    pub fn restore(&mut self, now: Instant, entries: &[Arc<Entry>], rng: &mut fastrand::Rng) {
+    pub fn restore(
+        &mut self,
+        now: Instant,
+        entries: &[Arc<Entry>],
+        kept: KeptState,
+        rng: &mut fastrand::Rng,
+    ) {
         let Some(last) = entries.last() else { return };
         if self.broadcasts.contains_key(&last.wtxid) || self.broadcasts.len() >= MAX_BROADCASTS {
             return;
         }
         self.insert(now, entries, true);
         if let Some(broadcast) = self.broadcasts.get_mut(&last.wtxid) {
-            broadcast.next_round = now + RETRY_AFTER + RETRY_SPREAD.mul_f64(rng.f64());
+            broadcast.report.way = kept.is_private.then_some(Way::Private);
+            broadcast.report.is_echoed = kept.is_echoed;
+            broadcast.next_round = now + next_wait(kept.is_echoed, rng);
+            if broadcast.is_secret() {
+                self.secrets.extend(entries.iter().map(|entry| (entry.clone(), true)));
+            }
         }
         self.settle(now, last.wtxid);
     }
@@ -221,6 +199,7 @@ impl Broadcasts {
     /// It left the mempool: mined, conflicted, replaced, evicted or expired.
     pub fn removed(&mut self, wtxid: Wtxid) {
         if let Some(gone) = self.broadcasts.remove(&wtxid) {
+            self.private.remove(wtxid);
             gone.timer.map(|timer| self.timers.remove(&(timer, wtxid)));
             self.by_id.remove(&gone.report.txid.to_raw_hash());
             self.by_id.remove(&wtxid.to_raw_hash());
@@ -250,21 +229,12 @@ impl Broadcasts {
         }
     }
 
-    /// A peer announced these.
+    /// A peer announced these. Of a secret that proves nothing: it is asked for, as whoever has not got it would do.
     pub fn announced(&mut self, now: Instant, peer: PeerId, id: sha256d::Hash, rng: &mut fastrand::Rng) {
         let Some(&key) = self.by_id.get(&id) else { return };
-        let Some(broadcast) = self.broadcasts.get_mut(&key) else { return };
-        // Who was sent it would announce it only to mislead us.
-        if broadcast.contacts.contains_key(&peer) || !broadcast.announcers.insert(peer) {
-            return;
+        if self.broadcasts.get(&key).is_some_and(|broadcast| !broadcast.is_secret()) {
+            self.echo(now, peer, key, rng);
         }
-        broadcast.report.announced += 1;
-        if !broadcast.is_echoed {
-            broadcast.is_echoed = true;
-            broadcast.next_round = now + REMIND_AFTER + REMIND_SPREAD.mul_f64(rng.f64());
-            self.echoed.extend(broadcast.entries.iter().cloned());
-        }
-        self.settle(now, key);
     }
 
     /// A peer sent a transaction: the answer to a probe, or an echo.
@@ -281,7 +251,7 @@ impl Broadcasts {
             }
             // Sent back unasked, it proves nothing.
             Some(_) => {}
-            None => self.announced(now, peer, wtxid.to_raw_hash(), rng),
+            None => self.echo(now, peer, wtxid, rng),
         }
     }
 
@@ -314,6 +284,7 @@ impl Broadcasts {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant, rng: &mut fastrand::Rng) {
+        self.private.handle_timeout(now, rng);
         while let Some(&(at, key)) = self.timers.first()
             && at <= now
         {
@@ -323,7 +294,7 @@ impl Broadcasts {
             if broadcast.more_at.is_some_and(|at| at <= now) {
                 broadcast.more_at = None;
                 if broadcast.evidence().is_none() {
-                    self.send(now, key, MORE_PEERS, rng);
+                    self.hand_out(now, key, MORE_PEERS, rng);
                 }
             }
             self.tell_unseen(now, key);
@@ -336,11 +307,21 @@ impl Broadcasts {
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.private.next_timeout()).min()
     }
 
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        output.or_else(|| {
+            Some(match self.private.poll()? {
+                Action::Dial(id) => Output::Dial(id),
+                Action::Give(connection, picked) => {
+                    let picked = picked.and_then(|wtxid| self.broadcasts.get(&wtxid));
+                    let transactions = picked.map_or_else(Vec::new, |picked| picked.entries.clone());
+                    Output::Give { connection, transactions }
+                }
+            })
+        })
     }
 
     /// What is known of each, for the operator.
@@ -348,168 +329,44 @@ impl Broadcasts {
         self.broadcasts.values().map(|broadcast| broadcast.report).collect()
     }
 
+    /// A peer shows that it has it.
+    fn echo(&mut self, now: Instant, peer: PeerId, key: Wtxid, rng: &mut fastrand::Rng) {
+        let Some(broadcast) = self.broadcasts.get_mut(&key) else { return };
+        // Who was sent it would announce it only to mislead us.
+        if broadcast.contacts.contains_key(&peer) || !broadcast.announcers.insert(peer) {
+            return;
+        }
+        broadcast.report.announced += 1;
+        if !broadcast.report.is_echoed {
+            let was_secret = broadcast.is_secret();
+            broadcast.report.is_echoed = true;
+            broadcast.next_round = now + next_wait(true, rng);
+            self.private.remove(key);
+            if was_secret {
+                self.secrets.extend(broadcast.entries.iter().map(|entry| (entry.clone(), false)));
+            }
+            self.echoed.extend(broadcast.entries.iter().cloned());
+            let kept = KeptState { is_private: broadcast.is_private(), is_echoed: true };
+            self.outputs.push_back(Output::Note { wtxid: key, kept });
+        }
+        self.settle(now, key);
+    }
+
     fn insert(&mut self, now: Instant, entries: &[Arc<Entry>], is_kept: bool) {
         let Some(last) = entries.last() else { return };
-        let broadcast = Broadcast {
-            entries: entries.to_vec(),
-            ids: Vec::new(),
-            is_kept,
-            began: now,
-            contacts: BTreeMap::new(),
-            announcers: BTreeSet::new(),
-            is_delivered: false,
-            is_accepted: false,
-            is_echoed: false,
-            more_at: None,
-            unseen_at: None,
-            next_round: now + RETRY_AFTER,
-            report: BroadcastReport::new(last.txid, last.wtxid),
-            timer: None,
-        };
+        let Some(broadcast) = Broadcast::new(now, entries, is_kept) else { return };
         self.by_id.insert(last.txid.to_raw_hash(), last.wtxid);
         self.by_id.insert(last.wtxid.to_raw_hash(), last.wtxid);
         let parents = entries.iter().filter(|entry| entry.wtxid != last.wtxid);
         self.by_parent.extend(parents.map(|parent| (parent.wtxid, last.wtxid)));
         self.broadcasts.insert(last.wtxid, broadcast);
     }
+}
 
-    /// Hands it out, to others than before where there are any.
-    fn begin_round(&mut self, now: Instant, key: Wtxid, rng: &mut fastrand::Rng) {
-        let Some(broadcast) = self.broadcasts.get_mut(&key) else { return };
-        broadcast.began = now;
-        broadcast.is_delivered = false;
-        let (wait, spread) =
-            if broadcast.is_echoed { (REMIND_AFTER, REMIND_SPREAD) } else { (RETRY_AFTER, RETRY_SPREAD) };
-        broadcast.next_round = now + wait + spread.mul_f64(rng.f64());
-        if broadcast.evidence().is_none() {
-            broadcast.more_at = Some(now + MORE_AFTER);
-            broadcast.unseen_at = Some(now + PROBE_FOR);
-        }
-        self.send(now, key, FIRST_PEERS, rng);
-    }
-
-    /// The next peers, in the order of how little it tells about us.
-    fn choose(&self, broadcast: &Broadcast, count: usize, rng: &mut fastrand::Rng) -> Vec<PeerId> {
-        let able = || self.takers.iter().filter(|(_, taker)| taker.is_able());
-        let is_new = |peer: &PeerId| !broadcast.contacts.contains_key(peer);
-        let trusted: Vec<PeerId> =
-            able().filter(|(peer, taker)| taker.is_trusted && is_new(peer)).map(|(peer, _)| *peer).collect();
-        if !trusted.is_empty() {
-            return trusted;
-        }
-        let mut strangers: Vec<PeerId> =
-            able().filter(|(peer, taker)| !taker.is_trusted && is_new(peer)).map(|(peer, _)| *peer).collect();
-        if strangers.is_empty() {
-            // All had it before; a node that was restarted may have lost it.
-            strangers = able().map(|(peer, _)| *peer).collect();
-        }
-        rng.shuffle(&mut strangers);
-        let pays = |peer: &PeerId| {
-            let filter = self.takers.get(peer).map_or(FeeRate(0), |taker| taker.fee_filter);
-            broadcast.entries.iter().all(|entry| entry.fee.to_sat() >= filter.fee(entry.vsize))
-        };
-        // A peer whose filter it does not pass would likely refuse it.
-        strangers.sort_by_key(|peer| !pays(peer));
-        strangers.truncate(count);
-        strangers
-    }
-
-    fn send(&mut self, now: Instant, key: Wtxid, count: usize, rng: &mut fastrand::Rng) {
-        let Some(broadcast) = self.broadcasts.get(&key) else { return };
-        let chosen = self.choose(broadcast, count, rng);
-        let Some(broadcast) = self.broadcasts.get_mut(&key) else { return };
-        for peer in chosen {
-            for entry in &broadcast.entries {
-                self.outputs.push_back(Output::Send(peer, Message::Tx(entry.raw.clone())));
-                self.sent.push((peer, entry.clone()));
-            }
-            let ping = rng.u64(1..);
-            self.outputs.push_back(Output::Send(peer, Message::Ping(ping)));
-            self.pings.insert((peer, ping), key);
-            let before = broadcast.contacts.insert(
-                peer,
-                Contact {
-                    since: now,
-                    ping,
-                    is_delivered: false,
-                    is_asking: false,
-                    is_accepted: false,
-                    probes: 0,
-                    next_probe: Some(now + FIRST_PROBE),
-                },
-            );
-            match before {
-                Some(before) => {
-                    self.pings.remove(&(peer, before.ping));
-                }
-                None => broadcast.report.sent += 1,
-            }
-        }
-    }
-
-    /// Asks those who are due whether they took it.
-    fn probe(&mut self, now: Instant, key: Wtxid) {
-        let Some(broadcast) = self.broadcasts.get_mut(&key) else { return };
-        let Some(last) = broadcast.entries.last() else { return };
-        for (peer, contact) in &mut broadcast.contacts {
-            if contact.next_probe.is_none_or(|at| at > now) {
-                continue;
-            }
-            let by_wtxid = self.takers.get(peer).is_some_and(|taker| taker.wtxid_relay);
-            let asked =
-                if by_wtxid { Inventory::wtxid(last.wtxid) } else { Inventory::witness_tx(last.txid) };
-            self.outputs.push_back(Output::Send(*peer, Message::GetData(vec![asked])));
-            contact.probes += 1;
-            let next = now + FIRST_PROBE * (1 << contact.probes.min(2));
-            contact.next_probe = (next < contact.since + PROBE_FOR).then_some(next);
-        }
-    }
-
-    fn tell_unseen(&mut self, now: Instant, key: Wtxid) {
-        let Some(broadcast) = self.broadcasts.get_mut(&key) else { return };
-        if broadcast.unseen_at.is_none_or(|at| at > now) {
-            return;
-        }
-        broadcast.unseen_at = None;
-        if broadcast.evidence().is_none() && !broadcast.report.is_unseen {
-            broadcast.report.is_unseen = true;
-            self.outputs.push_back(Output::Unseen(broadcast.report));
-        }
-    }
-
-    /// Answers what can be answered, and sets the timer.
-    fn settle(&mut self, now: Instant, key: Wtxid) {
-        let Some(broadcast) = self.broadcasts.get_mut(&key) else { return };
-        let evidence = broadcast.evidence();
-        if evidence.is_some() {
-            broadcast.more_at = None;
-            broadcast.unseen_at = None;
-            broadcast.report.is_unseen = false;
-        }
-        for contact in broadcast.contacts.values_mut() {
-            if contact.is_accepted || broadcast.is_echoed {
-                contact.next_probe = None;
-            }
-        }
-        let (is_kept, is_delivered) = (broadcast.is_kept, broadcast.is_delivered);
-        broadcast.ids.retain(|(id, by)| {
-            let result = match evidence {
-                Some(evidence) if is_kept => Ok(evidence),
-                _ if *by > now => return true,
-                _ if !is_kept => Err(BroadcastError::NotKept),
-                _ if is_delivered => Ok(Evidence::Delivery),
-                _ => Err(BroadcastError::NotDelivered),
-            };
-            self.outputs.push_back(Output::Broadcast { id: *id, result });
-            false
-        });
-        if let Some(timer) = broadcast.timer.take() {
-            self.timers.remove(&(timer, key));
-        }
-        let due = broadcast.due();
-        broadcast.timer = Some(due);
-        self.timers.insert((due, key));
-    }
+/// How long it is left alone.
+fn next_wait(is_echoed: bool, rng: &mut fastrand::Rng) -> Duration {
+    let (wait, spread) = if is_echoed { (REMIND_AFTER, REMIND_SPREAD) } else { (RETRY_AFTER, RETRY_SPREAD) };
+    wait + spread.mul_f64(rng.f64())
 }
 
 #[cfg(test)]
