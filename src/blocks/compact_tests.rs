@@ -253,6 +253,25 @@ fn a_peer_that_leaves_or_has_it_not_is_followed_by_another() {
 }
 
 #[test]
+fn a_peer_that_leaves_the_branch_is_not_waited_for() {
+    let (mut sync, alice, block) = at_the_tip();
+    sync.announce(alice, block);
+    assert_eq!(sync.asked_compact(alice), [block]);
+    // Its node found the block invalid, and never says so.
+    let parent = sync.connected();
+    let other = sync.forge.mine(parent, 2);
+    sync.announce(alice, other[1]);
+    sync.serve(&[alice]);
+    assert_eq!(sync.connected(), other[1]);
+    let next = sync.forge.mine_with(other[1], 2, Fault::None);
+    sync.announce(alice, next);
+    assert_eq!(sync.asked_compact(alice), [next]);
+    assert!(!sync.deliver_compact(alice, sync.forge.compact(block, &[0])), "that was waived");
+    assert!(sync.deliver_compact(alice, sync.forge.compact(next, &[0, 1, 2])));
+    assert_eq!((sync.connected(), sync.dropped()), (next, vec![]));
+}
+
+#[test]
 fn an_invalid_block_is_not_held_against_who_gave_its_parts() {
     let (mut sync, alice, _) = at_the_tip();
     let bad = sync.forge.mine_with(sync.connected(), 2, Fault::Height);

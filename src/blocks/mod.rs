@@ -3,7 +3,8 @@
 //! In the order of the data: `sync` takes what happens, `window` names the blocks that come next, `scheduler` decides
 //! who is asked for them (with what `peers` knows of each, and with `patience`), `reorder` holds what arrived until
 //! its turn, `activation` hands it on: to be connected, kept, or switched to from `shelf`, the blocks that lie on disk.
-//! At the tip, `compact` asks for blocks without what is here already, and `rebuild` puts them together.
+//! At the tip, `compact` asks for blocks without what is here already, and `rebuild` puts them together by
+//! each `short_id`.
 //! Beside that way, `repair` fetches blocks again that were damaged on disk.
 //! Blocks are checked by `validate`, which `check` calls, and connected by `node::chain`; no header is judged here.
 
@@ -17,6 +18,7 @@ mod reorder;
 mod repair;
 mod scheduler;
 mod shelf;
+mod short_id;
 mod sync;
 mod types;
 mod window;

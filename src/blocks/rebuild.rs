@@ -11,14 +11,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use bitcoin::consensus::serialize;
-use bitcoin::hashes::{Hash, HashEngine, sha256, siphash24};
 use bitcoin::{BlockHash, VarInt, Wtxid};
 use bytes::Bytes;
 
+use super::short_id::ShortIdKey;
 use crate::peer::{CompactBlock, WireBlock};
 
-/// Short ids have 48 bits.
-const SHORT_ID_MASK: u64 = (1 << 48) - 1;
 /// Transactions that a compact block may announce: the weight of a block over that of the least one (Core:
 /// MAX_BLOCK_WEIGHT / MIN_SERIALIZABLE_TRANSACTION_WEIGHT).
 const MAX_TRANSACTIONS: usize = 4_000_000 / 40;
@@ -161,25 +159,6 @@ fn fill_in<'a>(
         }
     }
     Ok(())
-}
-
-/// What short ids are salted with.
-struct ShortIdKey(u64, u64);
-
-impl ShortIdKey {
-    fn of(block: &CompactBlock) -> Self {
-        let mut engine = sha256::Hash::engine();
-        engine.input(&serialize(&block.header));
-        engine.input(&block.nonce.to_le_bytes());
-        let hash = sha256::Hash::from_engine(engine).to_byte_array();
-        let word =
-            |at: usize| hash.iter().skip(at).take(8).rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        Self(word(0), word(8))
-    }
-
-    fn short_id(&self, wtxid: &Wtxid) -> u64 {
-        siphash24::Hash::hash_to_u64_with_keys(self.0, self.1, wtxid.as_byte_array()) & SHORT_ID_MASK
-    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use bitcoin::hashes::Hash;
+
 use super::super::testing_forge::{Fault, Forge};
 use super::*;
 

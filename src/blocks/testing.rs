@@ -1,5 +1,7 @@
 //! Block sync among scripted peers: alice, bob and others, with real regtest blocks, a header tree, checkers that
-//! answer at once and a writer that keeps its chain in a list. Every step is held to what must always be true.
+//! answer at once and a `writer` that keeps its chain in a list. Every step is held to what must always be true.
+
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,42 +14,18 @@ use chainstore::{Height, Tip};
 use super::check::check_received;
 use super::rebuild::{Partial, Rebuilt};
 use super::sync::BlockSync;
-use super::testing_forge::{Fault, Forge};
-use super::types::{ChainEvent, Output, Progress};
+use super::testing_forge::Forge;
+use super::types::{Output, Progress};
 use crate::headers::HeaderTree;
 use crate::peer::{CompactBlock, Misbehavior, PeerId, PeerInfo, WireBlock};
 use crate::time::{Instant, Now};
-use crate::validate::{BlockContext, CheckedBlock, Params};
+use crate::validate::{BlockContext, Params};
+use writer::{Command, Writer};
 
 /// Room for whatever a test asks, where memory is not its subject.
 pub(super) const ENOUGH_BYTES: usize = 1 << 40;
 /// A clock at which every block made here is old enough.
 const NOW: u64 = 1_800_000_000;
-
-/// The chain's writer: what is connected, and what is on disk.
-#[derive(Debug)]
-pub(super) struct Writer {
-    /// From genesis on.
-    pub chain: Vec<BlockHash>,
-    pub disk: BTreeSet<BlockHash>,
-    queue: VecDeque<Command>,
-    /// Blocks that cannot be read: no switch that needs one is made.
-    pub damaged: BTreeSet<BlockHash>,
-    /// Blocks put in the place of damaged ones.
-    pub repaired: Vec<BlockHash>,
-    /// Answers only when told to.
-    pub paused: bool,
-    /// Switches done.
-    pub switches: usize,
-}
-
-#[derive(Debug)]
-enum Command {
-    Connect(CheckedBlock),
-    Store(BlockHash),
-    Repair(BlockHash),
-    Switch { fork: Tip, connect: Vec<BlockHash> },
-}
 
 #[derive(Debug, Default)]
 struct ScriptedPeer {
@@ -351,16 +329,6 @@ impl Harness {
         self.best_changed();
     }
 
-    /// The paused writer does and answers its next command; `false` when there is none.
-    pub fn write_one(&mut self) -> bool {
-        let Some(event) = self.execute() else { return false };
-        if let Some(event) = event {
-            self.sync.handle_chain_event(self.now, event, &self.tree);
-        }
-        self.perform();
-        true
-    }
-
     fn learn(&mut self, tip: BlockHash) {
         let unknown: Vec<_> =
             self.forge.chain(tip).into_iter().filter(|hash| !self.tree.contains(*hash)).collect();
@@ -487,72 +455,6 @@ impl Harness {
         }
     }
 
-    fn write_quietly(&mut self) -> bool {
-        let Some(event) = self.execute() else { return false };
-        if let Some(event) = event {
-            self.sync.handle_chain_event(self.now, event, &self.tree);
-        }
-        true
-    }
-
-    /// Does the writer's next command. The event is `None` for a `Connect` that is void.
-    fn execute(&mut self) -> Option<Option<ChainEvent>> {
-        let command = self.writer.queue.pop_front()?;
-        let tip = self.forge.tip(self.connected());
-        Some(match command {
-            Command::Connect(block) if block.block().header.prev_blockhash != tip.hash => {
-                assert!(!self.condemned.is_empty(), "a block was not connected in chain order");
-                None
-            }
-            Command::Connect(block) if !self.connects(block.hash()) => Some(failed(block.hash(), tip)),
-            Command::Connect(block) => {
-                self.writer.chain.push(block.hash());
-                Some(ChainEvent::Connected(self.forge.tip(block.hash())))
-            }
-            Command::Store(hash) => {
-                assert!(self.writer.disk.insert(hash), "stored twice");
-                Some(ChainEvent::Stored(hash))
-            }
-            Command::Repair(hash) => {
-                let moved = self.writer.damaged.remove(&hash);
-                self.writer.repaired.push(hash);
-                Some(ChainEvent::Repaired { block: self.forge.tip(hash), moved })
-            }
-            Command::Switch { fork, connect } => Some(self.switch(fork, &connect)),
-        })
-    }
-
-    fn switch(&mut self, fork: Tip, connect: &[BlockHash]) -> ChainEvent {
-        let old = self.forge.tip(self.connected());
-        assert_eq!(self.writer.chain.get(fork.height.0 as usize), Some(&fork.hash), "no fork point");
-        let mut above = fork.hash;
-        for hash in connect {
-            assert_eq!(self.forge.parent(*hash), above, "the branch has a gap");
-            assert!(self.writer.disk.contains(hash), "{hash} is not on disk");
-            above = *hash;
-        }
-        let left = &self.writer.chain[fork.height.0 as usize + 1..];
-        if let Some(damaged) = left.iter().chain(connect).find(|hash| self.writer.damaged.contains(*hash)) {
-            let damaged = self.forge.tip(*damaged);
-            return ChainEvent::Blocked { damaged, what: String::new(), tip: old };
-        }
-        let work = |hash| self.tree.info(hash).map(|info| info.work);
-        assert!(work(above) > work(old.hash) || self.tree.is_invalid(old.hash), "the switch wins nothing");
-        if let Some(bad) = connect.iter().find(|hash| !self.connects(**hash)) {
-            return failed(*bad, old);
-        }
-        let left = self.writer.chain.split_off(fork.height.0 as usize + 1);
-        self.writer.disk.extend(left);
-        self.writer.chain.extend(connect);
-        connect.iter().for_each(|hash| assert!(self.writer.disk.remove(hash)));
-        self.writer.switches += 1;
-        ChainEvent::Switched(self.forge.tip(above))
-    }
-
-    fn connects(&self, hash: BlockHash) -> bool {
-        self.forge.fault(hash) != Fault::Spend
-    }
-
     fn hold_invariants(&self) {
         self.sync.hold_invariants();
         let progress = self.progress();
@@ -564,8 +466,4 @@ impl Harness {
     pub fn work(&self, hash: BlockHash) -> Work {
         self.tree.info(hash).map_or(Work::from_be_bytes([0; 32]), |info| info.work)
     }
-}
-
-fn failed(hash: BlockHash, tip: Tip) -> ChainEvent {
-    ChainEvent::Failed { hash, reason: "bad-txns-inputs-missingorspent".to_owned(), tip }
 }
