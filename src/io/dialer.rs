@@ -147,6 +147,9 @@ async fn dial_directly(target: &HostPort) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -165,6 +168,86 @@ mod tests {
             ("25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion", false),
         ] {
             assert_eq!(is_near(host), expected, "{host}");
+        }
+    }
+
+    /// The listener of a test, and where it is.
+    async fn listener() -> (TcpListener, HostPort) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, HostPort { host: "127.0.0.1".into(), port })
+    }
+
+    /// Test 57.
+    #[tokio::test]
+    async fn when_the_proxy_is_down_nothing_goes_past_it() {
+        let (gone, proxy) = listener().await;
+        drop(gone);
+        let dialer = Dialer::new(Some(proxy)).unwrap();
+        for host in ["1.2.3.4", "example.org", "a.onion"] {
+            let error = dialer.dial(&HostPort { host: host.into(), port: 8333 }).await.unwrap_err();
+            assert!(error.to_string().starts_with("the proxy: "), "{error}");
+        }
+        let (_near, target) = listener().await;
+        assert!(dialer.dial(&target).await.is_ok());
+    }
+
+    /// Test 59: but for the random part of the name the proxy is told what Bitcoin Core told it, byte for byte.
+    #[tokio::test]
+    async fn what_is_said_to_the_proxy_is_what_bitcoin_core_said() {
+        let recorded = include_str!("../../fixtures/p2p/private-broadcast.txt");
+        let steps = recorded.lines().filter_map(|line| line.strip_prefix("socks "));
+        let steps: Vec<Vec<u8>> =
+            steps.map(|hex| bitcoin::hex::FromHex::from_hex(hex).unwrap()).take(6).collect();
+        let (proxy, at) = listener().await;
+        let dialer = Dialer::new(Some(at)).unwrap();
+        for [greeting, name, request] in steps.as_chunks::<3>().0 {
+            let host = std::str::from_utf8(&request[5..request.len() - 2]).unwrap();
+            let target = Address { host: host.parse().unwrap(), port: 18444 };
+            let dialer = dialer.clone();
+            let dial = tokio::spawn(async move { dialer.dial_stranger(&target).await.map(drop) });
+            let (mut client, _) = proxy.accept().await.unwrap();
+            let mut heard = Vec::new();
+            for (expected, answer) in
+                [(greeting, &[5, 2][..]), (name, &[1, 0]), (request, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])]
+            {
+                let mut said = vec![0; expected.len()];
+                client.read_exact(&mut said).await.unwrap();
+                client.write_all(answer).await.unwrap();
+                heard.push(said);
+            }
+            let prefix = String::from_utf8(heard[1][2..18].to_vec()).unwrap();
+            assert!(u64::from_str_radix(&prefix, 16).is_ok() && prefix.as_bytes() != &name[2..18]);
+            for at in [2, 21] {
+                heard[1][at..at + 16].copy_from_slice(&name[2..18]);
+            }
+            assert_eq!(heard, [greeting.clone(), name.clone(), request.clone()]);
+            dial.await.unwrap().unwrap();
+        }
+    }
+
+    /// A proxy's own words for what it could not reach say nothing against the proxy.
+    #[tokio::test]
+    async fn who_cannot_be_reached_is_told_from_a_proxy_that_is_none() {
+        for (answer, by_proxy) in [
+            (&b"\x05\x02\x01\x00\x05\xf0\x00\x01\0\0\0\0\0\0"[..], false),
+            (b"\x05\x02\x01\x00\x05\x05\x00\x01\0\0\0\0\0\0", false),
+            (b"\x05\x02\x01\x01", true),
+            (b"\x05\xff", true),
+            (b"HTTP/1.1 400 Bad Request", true),
+            (b"", true),
+        ] {
+            let (proxy, at) = listener().await;
+            let dialer = Dialer::new(Some(at)).unwrap();
+            let target = Address { host: Host::Onion([7; 32]), port: 8333 };
+            let dial = tokio::spawn(async move { dialer.dial_stranger(&target).await.map(drop) });
+            let (mut client, _) = proxy.accept().await.unwrap();
+            client.write_all(answer).await.unwrap();
+            client.shutdown().await.unwrap();
+            // Who hangs up on what is left to read resets the connection.
+            let _ = client.read_to_end(&mut Vec::new()).await;
+            let error = dial.await.unwrap().unwrap_err();
+            assert_eq!(matches!(error, ProxyError::Proxy(_)), by_proxy, "{error}: {answer:?}");
         }
     }
 
