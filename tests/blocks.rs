@@ -14,7 +14,7 @@ use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
 #[cfg(feature = "kernel")]
 use bitcoin::{Transaction, consensus::encode::serialize};
 use bytes::Bytes;
-use chainstore::{Coin, Height, ScriptClass, ScriptHash, TxNum, is_unspendable};
+use chainstore::{Coin, Height, Outline, ScriptClass, ScriptHash, TxNum, is_unspendable};
 #[cfg(feature = "kernel")]
 use peerdex::scripts;
 use peerdex::validate::{
@@ -97,7 +97,7 @@ impl Listed {
         let checked = self.check();
         let coins = self.coins(&checked);
         let params = Params::of(self.network);
-        let parent_mtp = checked.block().header.time - 1;
+        let parent_mtp = checked.header().time - 1;
         let parent = self.height.prev().unwrap();
         let context = SpendContext {
             params: &params,
@@ -112,7 +112,7 @@ impl Listed {
 
     /// What the store would say: nothing of the outputs that the block itself makes.
     fn coins(&self, checked: &CheckedBlock) -> Vec<Option<Coin>> {
-        let own: HashSet<&Txid> = checked.txids().iter().collect();
+        let own: HashSet<&Txid> = checked.txids().collect();
         let prevouts = self.prevouts.as_ref().unwrap();
         assert_eq!(prevouts.len(), spent_outpoints(checked).count(), "{}", self.named());
         let pairs = spent_outpoints(checked).zip(prevouts);
@@ -125,7 +125,7 @@ impl Listed {
 }
 
 fn spent_outpoints(checked: &CheckedBlock) -> impl Iterator<Item = OutPoint> {
-    checked.block().txdata[1..].iter().flat_map(|tx| &tx.input).map(|input| input.previous_output)
+    checked.outline().inputs().iter().map(|input| input.outpoint)
 }
 
 fn coin(output: &TxOut, height: Height, is_coinbase: bool) -> Coin {
@@ -140,7 +140,7 @@ fn coin(output: &TxOut, height: Height, is_coinbase: bool) -> Coin {
 }
 
 fn paid_by_coinbase(connected: &ConnectedBlock) -> u64 {
-    connected.checked().block().txdata[0].output.iter().map(|output| output.value.to_sat()).sum()
+    connected.checked().sums().next().map_or(0, |(paid, _)| paid)
 }
 
 #[test]
@@ -151,7 +151,9 @@ fn every_block_passes_at_its_height() {
         let checked = listed.check();
         assert_eq!(checked.hash(), listed.hash, "{}", listed.named());
         assert_eq!(checked.height(), listed.height);
-        assert_eq!(checked.block().weight().to_wu(), listed.weight, "{}", listed.named());
+        let block = checked.decode().unwrap();
+        assert_eq!(block.weight().to_wu(), listed.weight, "{}", listed.named());
+        assert_eq!(checked.outline(), &Outline::of(&block), "{}", listed.named());
         assert_eq!(checked.txids().len(), listed.transactions, "{}", listed.named());
         assert_eq!(checked.raw(), &listed.raw);
     }
@@ -286,7 +288,7 @@ impl Chain {
 
     fn apply(&mut self, height: Height, connected: &ConnectedBlock) {
         let checked = connected.checked();
-        self.times.push(checked.block().header.time);
+        self.times.push(checked.header().time);
         self.hashes.push(checked.hash());
         self.fees += connected.fees().to_sat();
         self.spent += connected.spent().len();
@@ -296,7 +298,8 @@ impl Chain {
         if height == Height::GENESIS {
             return;
         }
-        for (position, (tx, txid)) in checked.block().txdata.iter().zip(checked.txids()).enumerate() {
+        let block = checked.decode().unwrap();
+        for (position, (tx, txid)) in block.txdata.iter().zip(checked.txids()).enumerate() {
             for (vout, output) in (0..).zip(&tx.output) {
                 if !is_unspendable(&output.script_pubkey) {
                     self.coins.insert(OutPoint { txid: *txid, vout }, coin(output, height, position == 0));
@@ -349,8 +352,8 @@ fn the_scripts_of_real_blocks_are_good_until_a_signature_is_changed() {
     for listed in listed().into_iter().filter(|listed| listed.prevouts.is_some()) {
         let params = Params::of(listed.network);
         let flags = params.script_flags(listed.height, listed.hash);
-        let block = listed.check();
-        for (tx, spent) in spends(&block.block().txdata, listed.prevouts.as_ref().unwrap()) {
+        let block = listed.check().decode().unwrap();
+        for (tx, spent) in spends(&block.txdata, listed.prevouts.as_ref().unwrap()) {
             let name = format!("{} {}", listed.named(), tx.compute_txid());
             scripts::verify(tx, &serialize(tx), &spent, flags)
                 .unwrap_or_else(|error| panic!("{name}: {error}"));

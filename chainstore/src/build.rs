@@ -2,22 +2,22 @@
 
 use std::collections::HashMap;
 
+use bitcoin::block::Header;
 use bitcoin::consensus::encode::VarInt;
-use bitcoin::{Block, BlockHash, OutPoint, Txid};
+use bitcoin::{Block, BlockHash, OutPoint};
 
 use crate::delta::{Delta, DeltaHead, LooseRows, Made, Spent, tx_prefix};
 use crate::error::Error;
+use crate::outline::{Outline, OutputKind};
 use crate::segments::BlockPos;
-use crate::types::{Coin, Height, ScriptClass, ScriptKey, TxNum, has_history, is_unspendable};
+use crate::types::{Coin, Height, ScriptKey, TxNum};
 
 /// A block at its place in the chain.
 pub(crate) struct Source<'a> {
     pub(crate) height: Height,
     pub(crate) hash: BlockHash,
-    pub(crate) block: &'a Block,
-    pub(crate) txids: &'a [Txid],
-    /// Of each output of each transaction.
-    pub(crate) script_keys: &'a [ScriptKey],
+    pub(crate) header: &'a Header,
+    pub(crate) outline: &'a Outline,
     /// Bytes of the raw block.
     pub(crate) length: u32,
     pub(crate) first_tx: u32,
@@ -27,67 +27,56 @@ pub(crate) struct Source<'a> {
     pub(crate) older: Option<(TxNum, Vec<(u32, Coin)>)>,
 }
 
-/// What the inputs of all transactions but the coinbase spend.
-pub(crate) fn spending_inputs(block: &Block) -> impl Iterator<Item = OutPoint> {
-    block.txdata.iter().skip(1).flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
-}
-
 /// The rows of a block that lies, or will lie, at `pos`.
 pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
-    let Source { height, hash, block, txids, .. } = source;
+    let Source { height, hash, header, outline, .. } = source;
     let bad = |what| Error::BadInput { hash, what };
-    if txids.len() != block.txdata.len() || txids.is_empty() {
-        return Err(bad("not one txid for each transaction"));
-    }
-    if spending_inputs(block).count() != source.spent.len() {
+    let txs = outline.txs();
+    let Some(coinbase) = txs.first() else { return Err(bad("no transactions")) };
+    if outline.inputs().len() != source.spent.len() {
         return Err(bad("not one coin for each input"));
     }
-    if block.txdata.iter().map(|tx| tx.output.len()).sum::<usize>() != source.script_keys.len() {
-        return Err(bad("not one script key for each output"));
+    if outline.length() != source.length {
+        return Err(bad("the raw bytes are not those of the block"));
     }
-    let count = u32::try_from(txids.len()).map_err(|_| Error::TxNumOverflow { height })?;
+    let count = u32::try_from(txs.len()).map_err(|_| Error::TxNumOverflow { height })?;
     source.first_tx.checked_add(count).ok_or(Error::TxNumOverflow { height })?;
 
     let mut rows = LooseRows::default();
-    // Coins of this block that are not spent yet, by outpoint.
-    let mut fresh: HashMap<OutPoint, (ScriptKey, Made)> = HashMap::new();
-    let mut position: HashMap<Txid, u32> = HashMap::with_capacity(txids.len());
-    let mut spent = source.spent.iter();
-    let mut script_keys = source.script_keys.iter();
+    // Coins of this block that are not spent yet, by number of the output.
+    let mut fresh: HashMap<usize, (ScriptKey, Made)> = HashMap::new();
     let mut coinbase_scripts = Vec::new();
-    for ((tx, txid), at) in block.txdata.iter().zip(txids).zip(0u32..) {
-        if at > 0 {
-            for (input, coin) in tx.input.iter().zip(&mut spent) {
-                let outpoint = input.previous_output;
-                if position.contains_key(&outpoint.txid) {
-                    let (key, _) =
-                        fresh.remove(&outpoint).ok_or(bad("coin of this block missing or spent twice"))?;
-                    rows.history.push((key, at));
-                    continue;
-                }
-                if coin.tx_num.0 >= source.first_tx {
-                    return Err(bad("coin of a later block"));
-                }
-                rows.history.push((coin.script_key, at));
-                rows.spent.push((coin.script_key, spent_row(&outpoint, coin)));
-            }
-        } else if height == Height::GENESIS {
+    for (position, at) in (0..txs.len()).zip(0u32..) {
+        if height == Height::GENESIS && at == 0 {
             // Its output never was a coin, and Core does not know the transaction.
             continue;
         }
-        position.insert(*txid, at);
-        for ((output, vout), &key) in tx.output.iter().zip(0u32..).zip(&mut script_keys) {
-            if !has_history(&output.script_pubkey) {
+        let inputs = outline.inputs_of(position);
+        for (input, coin) in outline.inputs()[inputs.clone()].iter().zip(&source.spent[inputs]) {
+            let outpoint = input.outpoint;
+            if let Some(maker) = input.maker() {
+                let made = outline.output_of(maker, outpoint.vout).and_then(|number| fresh.remove(&number));
+                let (key, _) = made.ok_or(bad("coin of this block missing or spent twice"))?;
+                rows.history.push((key, at));
                 continue;
             }
-            rows.history.push((key, at));
-            if at == 0 {
-                coinbase_scripts.push(key);
+            if coin.tx_num.0 >= source.first_tx {
+                return Err(bad("coin of a later block"));
             }
-            if !is_unspendable(&output.script_pubkey) {
-                let class = ScriptClass::of(&output.script_pubkey);
-                let made = Made { tx: at, vout, value: output.value, class };
-                fresh.insert(OutPoint::new(*txid, vout), (key, made));
+            rows.history.push((coin.script_key, at));
+            rows.spent.push((coin.script_key, spent_row(&outpoint, coin)));
+        }
+        for (number, vout) in outline.outputs_of(position).zip(0u32..) {
+            let output = &outline.outputs()[number];
+            if output.kind == OutputKind::Unindexed {
+                continue;
+            }
+            rows.history.push((output.key, at));
+            if at == 0 {
+                coinbase_scripts.push(output.key);
+            }
+            if let OutputKind::Coin(class) = output.kind {
+                fresh.insert(number, (output.key, Made { tx: at, vout, value: output.value, class }));
             }
         }
     }
@@ -95,15 +84,18 @@ pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
     if let Some((older, coins)) = &source.older {
         rows.replaced.extend(coinbase_scripts.into_iter().map(|key| (key, *older)));
         for (vout, coin) in coins {
-            rows.spent.push((coin.script_key, spent_row(&OutPoint::new(txids[0], *vout), coin)));
+            rows.spent.push((coin.script_key, spent_row(&OutPoint::new(coinbase.txid, *vout), coin)));
         }
     }
-    let (offsets, length) = tx_offsets(block);
-    if length != source.length {
-        return Err(bad("the raw bytes are not those of the block"));
-    }
     let first_tx = source.first_tx;
-    let head = DeltaHead { height, header: block.header, pos, first_tx, txids: txids.to_vec(), offsets };
+    let head = DeltaHead {
+        height,
+        header: *header,
+        pos,
+        first_tx,
+        txids: outline.txids().copied().collect(),
+        offsets: txs.iter().map(|tx| tx.offset).collect(),
+    };
     let delta = Delta::new(head, rows);
     if delta.hash != hash {
         return Err(bad("not the hash of its header"));

@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use crate::base::{Base, PartList, Undone};
-use crate::build::tx_offsets;
 use crate::bulk::{self, Bulk, BulkState, Load, Secret};
 use crate::deltas::Deltas;
 use crate::disk::remove;
@@ -84,8 +83,7 @@ impl Store {
             self.flush()?;
         }
         // Looked at before anything is written.
-        let (offsets, length) = tx_offsets(new.block);
-        if length as usize != new.raw.len() {
+        if new.outline.length() as usize != new.raw.len() {
             return Err(Error::BadInput { hash: new.hash, what: "the raw bytes are not those of the block" });
         }
         let pos = match self.stored(&new.hash) {
@@ -97,11 +95,11 @@ impl Store {
             None => self.append(new.raw)?,
         };
         if self.staged.headers.hash(&self.files, height.0)? != Some(new.hash) {
-            self.replace_headers(height, &[new.block.header])?;
+            self.replace_headers(height, &[*new.header])?;
         }
         let Some(bulk) = &mut self.bulk else { return Err(Error::NoTip) };
         // Half a block in the tables is none that could be taken back.
-        let connected = bulk.connect(new, pos, &offsets);
+        let connected = bulk.connect(new, pos);
         connected.map_err(|error| self.kill(error))
     }
 

@@ -36,6 +36,7 @@ mod merge;
 mod merkle;
 mod mmr;
 mod open;
+mod outline;
 mod outputs;
 mod repair;
 mod segments;
@@ -56,6 +57,7 @@ pub use error::Error;
 pub use forecast::{Estimate, Forecast, Progress, forecast};
 pub use manifest::FORMAT;
 pub use merge::{MergeJob, MergeResult};
+pub use outline::{Outline, OutlineInput, OutlineOutput, OutlineTx, OutputKind};
 pub use repair::Damaged;
 pub use snapshot::{HeaderProof, RawTx, Snapshot, Spender, TxLocation};
 pub use space::Usage;
@@ -63,7 +65,7 @@ pub use stopped::Stopped;
 pub use store::{Commit, LoadedHeaders, NewBlock, Options, Store};
 pub use types::{
     Coin, Height, HistoryEntry, ScriptClass, ScriptHash, ScriptKey, Tip, TxNum, Unspent, has_history,
-    is_unspendable, network_name, script_keys,
+    is_unspendable, network_name,
 };
 
 #[cfg(test)]

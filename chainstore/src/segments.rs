@@ -67,13 +67,20 @@ pub(crate) fn file_name(segment: u32) -> String {
 }
 
 /// The record of `block`.
+#[cfg(test)]
 pub(crate) fn record(magic: [u8; 4], block: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(block.len() + RECORD_HEAD as usize);
+    let mut record = Vec::new();
+    put_record(&mut record, magic, block);
+    record
+}
+
+/// Appends the record of `block`.
+fn put_record(record: &mut Vec<u8>, magic: [u8; 4], block: &[u8]) {
+    record.reserve(block.len() + RECORD_HEAD as usize);
     record.extend_from_slice(&magic);
     record.extend_from_slice(&(block.len() as u32).to_le_bytes());
     record.extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
     record.extend_from_slice(block);
-    record
 }
 
 /// Takes the block out of a record read at `pos`.
@@ -165,6 +172,8 @@ pub(crate) struct SegmentWriter {
     /// A file was made whose name is not durable.
     new_name: bool,
     lost: Vec<Lost>,
+    /// What is written, kept for its room.
+    record: Vec<u8>,
 }
 
 impl SegmentWriter {
@@ -213,6 +222,7 @@ impl SegmentWriter {
             dirty: false,
             new_name,
             lost,
+            record: Vec::new(),
         })
     }
 
@@ -240,7 +250,9 @@ impl SegmentWriter {
             self.new_name = true;
         }
         self.dirty = true;
-        self.current.write(&record(self.magic, block), u64::from(self.end.offset))?;
+        self.record.clear();
+        put_record(&mut self.record, self.magic, block);
+        self.current.write(&self.record, u64::from(self.end.offset))?;
         let pos = BlockPos { segment: self.end.segment, offset: self.end.offset, length };
         self.end.offset += size;
         Ok(pos)

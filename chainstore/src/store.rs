@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bitcoin::block::Header;
 use bitcoin::constants::genesis_block;
-use bitcoin::{Block, BlockHash, Network, OutPoint, Txid};
+use bitcoin::{BlockHash, Network, OutPoint, Txid};
 
 use crate::build::{Source, build};
 use crate::bulk::Bulk;
@@ -23,6 +23,7 @@ use crate::files::Files;
 use crate::headers::HeaderStage;
 use crate::merge::Merging;
 use crate::open::Kept;
+use crate::outline::Outline;
 use crate::repair::name_block;
 use crate::segments::{BlockPos, SegmentWriter};
 use crate::snapshot::Snapshot;
@@ -82,11 +83,9 @@ impl Options {
 #[derive(Clone, Copy, Debug)]
 pub struct NewBlock<'a> {
     pub raw: &'a [u8],
-    pub block: &'a Block,
+    pub header: &'a Header,
     pub hash: BlockHash,
-    pub txids: &'a [Txid],
-    /// Of each output of each transaction, in block order.
-    pub script_keys: &'a [ScriptKey],
+    pub outline: &'a Outline,
     /// One for each input of each transaction after the coinbase, in block order. For outputs made in this
     /// block the entry is there but not looked at.
     pub spent: &'a [Coin],
@@ -253,7 +252,7 @@ impl Store {
     pub fn coins(&mut self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
         self.alive()?;
         if let Some(bulk) = &mut self.bulk {
-            return outpoints.iter().map(|outpoint| bulk.fetch(outpoint)).collect();
+            return bulk.fetch(outpoints);
         }
         self.staged.view.coins(outpoints)
     }
@@ -302,14 +301,14 @@ impl Store {
             None => (Height::GENESIS, None),
         };
         let follows = match below {
-            Some(below) => new.block.header.prev_blockhash == below,
+            Some(below) => new.header.prev_blockhash == below,
             None => new.hash == genesis_block(self.options.network).block_hash(),
         };
         if !follows {
             return Err(Error::NotNext { hash: new.hash, tip: tip.map(|tip| tip.height) });
         }
-        if let (Some(bulk), Some(coinbase)) = (&self.bulk, new.txids.first())
-            && bulk.repeats(coinbase)?
+        if let (Some(bulk), Some(coinbase)) = (&self.bulk, new.outline.txs().first())
+            && bulk.repeats(&coinbase.txid)?
         {
             self.end_bulk()?;
         }
@@ -322,9 +321,8 @@ impl Store {
         let source = Source {
             height,
             hash: new.hash,
-            block: new.block,
-            txids: new.txids,
-            script_keys: new.script_keys,
+            header: new.header,
+            outline: new.outline,
             length,
             first_tx: view.end_tx(),
             spent: new.spent,
@@ -340,7 +338,7 @@ impl Store {
             self.staged.aside.stored.insert(new.hash, None);
         }
         if self.staged.headers.hash(&self.files, height.0)? != Some(new.hash) {
-            self.replace_headers(height, &[new.block.header])?;
+            self.replace_headers(height, &[*new.header])?;
         }
         self.staged.touched.extend(delta.keys());
         self.staged.transactions.extend(&delta.head.txids);
@@ -351,12 +349,11 @@ impl Store {
     /// The earlier transaction that has the id of this block's coinbase, with what of it is unspent.
     fn older(&self, new: &NewBlock<'_>) -> Result<Option<OlderCoinbase>, Error> {
         let view = &self.staged.view;
-        let (Some(txid), Some(coinbase)) = (new.txids.first(), new.block.txdata.first()) else {
-            return Ok(None);
-        };
+        let Some(coinbase) = new.outline.txs().first() else { return Ok(None) };
+        let txid = &coinbase.txid;
         let Some(older) = view.tx_num(txid, TxNum(u32::MAX))? else { return Ok(None) };
         let mut coins = Vec::new();
-        for vout in 0..coinbase.output.len() as u32 {
+        for vout in 0..new.outline.outputs_of(0).len() as u32 {
             let coin = view.coin(&OutPoint::new(*txid, vout))?;
             coins.extend(coin.filter(|coin| coin.tx_num == older).map(|coin| (vout, coin)));
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bitcoin::hashes::{Hash, sha256};
-use bitcoin::{Amount, Block, BlockHash, Network, Script, Txid};
+use bitcoin::{Amount, BlockHash, Network, Script, Txid};
 
 /// Distance from the genesis block, which is at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,12 +152,6 @@ pub fn network_name(network: Network) -> &'static str {
         Network::Signet => "signet",
         Network::Regtest => "regtest",
     }
-}
-
-/// The key of each output of each transaction, in block order.
-pub fn script_keys(block: &Block) -> Vec<ScriptKey> {
-    let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
-    outputs.map(|output| ScriptHash::of(&output.script_pubkey).key()).collect()
 }
 
 /// Whether the index has a history for this output script: not when its first byte is OP_RETURN.

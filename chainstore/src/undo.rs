@@ -5,9 +5,10 @@
 
 use bitcoin::{Block, OutPoint, Txid};
 
-use crate::build::{Source, build, spending_inputs};
+use crate::build::{Source, build};
 use crate::delta::Delta;
 use crate::error::Error;
+use crate::outline::{Outline, spending_inputs};
 use crate::segments::file_name;
 use crate::types::{Coin, Height, ScriptClass, ScriptHash, TxNum, is_unspendable};
 use crate::view::View;
@@ -41,13 +42,15 @@ pub(crate) fn rebuild(view: &View, height: Height) -> Result<Delta, Error> {
         _ => None,
     };
     let hash = block.block_hash();
-    let script_keys = crate::types::script_keys(&block);
+    let outline = Outline::of(&block);
+    if !outline.txids().eq(&txids) {
+        return Err(corrupt("its ids are not those of the block"));
+    }
     let source = Source {
         height,
         hash,
-        block: &block,
-        txids: &txids,
-        script_keys: &script_keys,
+        header: &block.header,
+        outline: &outline,
         length: pos.length,
         first_tx,
         spent: &spent,

@@ -112,7 +112,7 @@ impl Reorder {
         if let Some(held) = self.blocks.get_mut(&hash)
             && let Stage::Checking { .. } = held.stage
         {
-            self.ready.insert((block.block().header.prev_blockhash, hash));
+            self.ready.insert((block.header().prev_blockhash, hash));
             held.stage = Stage::Ready(block);
         }
     }
@@ -122,7 +122,7 @@ impl Reorder {
         let held = self.blocks.get_mut(hash)?;
         match std::mem::replace(&mut held.stage, Stage::Handed) {
             Stage::Ready(block) => {
-                self.ready.remove(&(block.block().header.prev_blockhash, *hash));
+                self.ready.remove(&(block.header().prev_blockhash, *hash));
                 Some(block)
             }
             stage @ (Stage::Checking { .. } | Stage::Handed) => {
@@ -153,7 +153,7 @@ impl Reorder {
         if let Some(held) = self.blocks.remove(hash) {
             self.held_bytes -= held.len_bytes;
             if let Stage::Ready(block) = held.stage {
-                self.ready.remove(&(block.block().header.prev_blockhash, *hash));
+                self.ready.remove(&(block.header().prev_blockhash, *hash));
             }
         }
     }

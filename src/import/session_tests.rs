@@ -81,7 +81,7 @@ impl World {
 
     fn execute(&mut self, command: Command, events: &mut VecDeque<ChainEvent>) {
         match command {
-            Command::Connect(block, _) if block.block().header.prev_blockhash != self.tip().hash => {}
+            Command::Connect(block, _) if block.header().prev_blockhash != self.tip().hash => {}
             Command::Connect(block, _) => events.push_back(match self.connect(block.hash()) {
                 Ok(()) => ChainEvent::Connected(self.tip()),
                 Err(hash) => ChainEvent::Failed { hash, reason: "spend".into(), tip: self.tip() },

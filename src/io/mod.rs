@@ -64,7 +64,7 @@ const DELTA_BYTES: usize = 640 * 1024;
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     total_bytes: usize,
-    /// Raw bytes of blocks that were received and are not connected; checked, a block takes four times that.
+    /// Raw bytes of blocks that were received and are not connected; checked, a block takes half as much again.
     block_bytes: usize,
 }
 

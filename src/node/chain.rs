@@ -11,7 +11,9 @@ use std::sync::Arc;
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, OutPoint};
 use bytes::Bytes;
-use chainstore::{Coin, Commit, Height, MergeJob, MergeResult, NewBlock, Snapshot, Stopped, Store, Tip};
+use chainstore::{
+    Coin, Commit, Height, MergeJob, MergeResult, NewBlock, Outline, Snapshot, Stopped, Store, Tip,
+};
 
 use crate::blocks::ChainEvent;
 use crate::headers::HeaderTree;
@@ -124,12 +126,10 @@ impl Chain {
         if store.tip().is_none() {
             let block = &params.genesis;
             let raw = bitcoin::consensus::serialize(block);
-            let txids: Vec<_> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
             let hash = block.block_hash();
-            let script_keys = chainstore::script_keys(block);
-            let new =
-                NewBlock { raw: &raw, block, hash, txids: &txids, script_keys: &script_keys, spent: &[] };
-            store.connect(&new)?;
+            let outline = Outline::of(block);
+            let header = &block.header;
+            store.connect(&NewBlock { raw: &raw, header, hash, outline: &outline, spent: &[] })?;
             store.commit()?;
         }
         Ok(Self { store, params, runner, staged_bytes: 0, staged: false, fees: Vec::new() })
@@ -280,7 +280,7 @@ impl Chain {
 
     fn connect(&mut self, block: CheckedBlock, scripts: Scripts) -> Result<Vec<Event>, chainstore::Error> {
         let tip = self.tip()?;
-        if block.block().header.prev_blockhash != tip.hash {
+        if block.header().prev_blockhash != tip.hash {
             // It was sent before its parent turned out to be invalid; the scheduler has started over since.
             return Ok(vec![]);
         }
@@ -419,10 +419,9 @@ impl Chain {
                 let checked = connected.checked();
                 self.store.connect(&NewBlock {
                     raw: checked.raw(),
-                    block: checked.block(),
+                    header: checked.header(),
                     hash: checked.hash(),
-                    txids: checked.txids(),
-                    script_keys: checked.script_keys(),
+                    outline: checked.outline(),
                     spent: connected.spent(),
                 })?;
                 Ok(Ok(()))
@@ -437,19 +436,20 @@ impl Chain {
             return Ok(Ok(()));
         }
         let checked = connected.checked();
-        let txs = &checked.block().txdata;
-        let inputs = || txs.iter().skip(1).flat_map(|tx| &tx.input);
-        let coins = connected.spent().iter().zip(checked.input_makers()).zip(inputs());
+        let block = match checked.decode() {
+            Ok(block) => block,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (txs, inputs) = (&block.txdata, checked.outline().inputs());
+        let coins = connected.spent().iter().zip(inputs);
         let from_chain: Vec<_> = coins
-            .filter(|((_, maker), _)| maker.is_none())
-            .map(|((coin, _), input)| (coin.tx_num, input.previous_output.vout))
+            .filter(|(_, input)| input.maker().is_none())
+            .map(|(coin, input)| (coin.tx_num, input.outpoint.vout))
             .collect();
         let mut read = self.store.outputs(&from_chain)?.into_iter();
-        let mut spent = checked.input_makers().zip(inputs()).filter_map(|(maker, input)| match maker {
+        let mut spent = inputs.iter().filter_map(|input| match input.maker() {
             None => read.next(),
-            Some(maker) => {
-                txs.get(maker).and_then(|tx| tx.output.get(input.previous_output.vout as usize)).cloned()
-            }
+            Some(maker) => txs.get(maker).and_then(|tx| tx.output.get(input.outpoint.vout as usize)).cloned(),
         });
         let spends = BlockSpends {
             txs: txs

@@ -15,7 +15,7 @@ use bitcoin::{
     Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
     transaction,
 };
-use chainstore::{Coin, Height, NewBlock, Options, ScriptClass, ScriptKey, Store, TxNum};
+use chainstore::{Coin, Height, NewBlock, Options, Outline, ScriptClass, ScriptKey, Store, TxNum};
 
 use super::{SyncState, Touched, View};
 use crate::mempool::{Changes, FeeEstimator, Policy, Pool};
@@ -155,17 +155,8 @@ impl Chain {
         };
         let coins = self.store.coins(&spent).unwrap();
         let coins: Vec<Coin> = coins.into_iter().map(|coin| coin.unwrap_or(unknown)).collect();
-        let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
-        let raw = serialize(block);
-        let script_keys = chainstore::script_keys(block);
-        let new = NewBlock {
-            raw: &raw,
-            block,
-            hash: block.block_hash(),
-            txids: &txids,
-            script_keys: &script_keys,
-            spent: &coins,
-        };
+        let (raw, hash, outline) = (serialize(block), block.block_hash(), Outline::of(block));
+        let new = NewBlock { raw: &raw, header: &block.header, hash, outline: &outline, spent: &coins };
         self.store.connect(&new).unwrap();
         self.confirm(block);
         self.blocks.push(block.clone());

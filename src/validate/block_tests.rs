@@ -269,9 +269,13 @@ fn a_block_just_inside_the_rules_passes() {
         change(&mut block);
         seal(&mut block);
         let checked = check(&block, HEIGHT, &regtest()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(checked.block(), &block, "{name}");
+        assert_eq!(checked.decode().as_ref(), Ok(&block), "{name}");
         let txids: Vec<_> = block.txdata.iter().map(Transaction::compute_txid).collect();
-        assert_eq!((checked.txids(), checked.hash()), (&txids[..], block.block_hash()), "{name}");
+        assert!(checked.txids().eq(&txids), "{name}");
+        assert_eq!((checked.hash(), checked.header()), (block.block_hash(), &block.header), "{name}");
+        assert_eq!(checked.outline(), &chainstore::Outline::of(&block), "{name}");
+        let paid = |tx: &Transaction| tx.output.iter().map(|output| output.value.to_sat()).sum();
+        assert!(checked.sums().eq(block.txdata.iter().map(|tx| (paid(tx), tx.weight().to_wu()))), "{name}");
     }
 }
 

@@ -6,15 +6,13 @@
 //! BIP30.
 
 use bitcoin::{Amount, BlockHash, Txid};
-use chainstore::{Coin, Height, ScriptClass, TxNum, is_unspendable};
+use chainstore::{Coin, Height, OutputKind, TxNum};
 
 use super::block::CheckedBlock;
 use super::error::BlockError;
-use super::inputs::{MAX_MONEY, SpentValue, check_inputs, locks_passed};
+use super::inputs::{MAX_MONEY, SpentValue, check_values, lock_passed};
 use super::params::Params;
-use super::sigops::{self, Counted, MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
-use super::spends::FROM_CHAIN;
-use crate::scripts::Flags;
+use super::sigops::{MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE};
 
 /// Subsidy of the first blocks, in satoshi.
 const FIRST_SUBSIDY: u64 = 50 * 100_000_000;
@@ -91,9 +89,10 @@ pub fn connect_block(
 /// to a coinbase. (Of the two that mainnet has twice, neither was spent before it was repeated.) Where a block
 /// fails, all are looked at, as Core does first: so the reason is Core's.
 fn no_repeats(checked: &CheckedBlock, count: usize, context: &SpendContext<'_>) -> Result<(), BlockError> {
-    let mut ids = checked.txids().iter().zip(&checked.block().txdata).take(count);
-    match ids.find(|(txid, tx)| (context.has_unspent)(txid, tx.output.len() as u32)) {
-        Some((txid, _)) => Err(BlockError::RepeatedTransaction { txid: *txid }),
+    let outline = checked.outline();
+    let mut ids = outline.txids().enumerate().take(count);
+    match ids.find(|(at, txid)| (context.has_unspent)(txid, outline.outputs_of(*at).len() as u32)) {
+        Some((_, txid)) => Err(BlockError::RepeatedTransaction { txid: *txid }),
         None => Ok(()),
     }
 }
@@ -105,52 +104,52 @@ fn spend(
     context: &SpendContext<'_>,
 ) -> Result<(Vec<Coin>, Amount), BlockError> {
     let height = checked.height();
-    let flags = context.params.script_flags(height, checked.hash());
-    let counted = Counted { p2sh: flags.contains(Flags::P2SH), witness: flags.contains(Flags::WITNESS) };
-    let spends = checked.spends();
+    let (outline, spends) = (checked.outline(), checked.spends());
     let mut coins = coins.iter();
-    let mut spent: Vec<Coin> = Vec::with_capacity(spends.sources.len());
+    let mut spent: Vec<Coin> = Vec::with_capacity(outline.inputs().len());
     let (mut fees, mut sigops_cost) = (0, 0);
-    for (position, (tx, txid)) in checked.block().txdata.iter().zip(checked.txids()).enumerate() {
-        sigops_cost += spends.legacy_sigops[position] * WITNESS_SCALE;
+    for (position, (tx, txid)) in spends.txs.iter().zip(outline.txids()).enumerate() {
+        sigops_cost += tx.legacy_sigops * WITNESS_SCALE;
         if position > 0 {
-            let first = spent.len();
-            for input in &tx.input {
-                let number = spent.len();
+            let inputs = outline.inputs_of(position);
+            for number in inputs.clone() {
+                let input = outline.inputs()[number];
                 let given = coins.next().copied().flatten();
-                let coin = match spends.sources[number] {
-                    FROM_CHAIN => given,
-                    maker => made_in_block(checked, maker as usize, input.previous_output.vout),
+                let coin = match input.maker() {
+                    None => given,
+                    Some(maker) => made_in_block(checked, maker, input.outpoint.vout),
                 };
-                let coin = coin.filter(|_| spends.spent_twice != Some(number));
-                spent.push(coin.ok_or(BlockError::MissingInput { outpoint: input.previous_output })?);
+                let coin = coin.filter(|_| outline.spent_twice() != Some(number));
+                spent.push(coin.ok_or(BlockError::MissingInput { outpoint: input.outpoint })?);
             }
             let bad = |reason| BlockError::BadTransaction { reason, txid: *txid };
-            let values = spent[first..].iter().map(|coin| SpentValue {
+            let of_tx = &spent[inputs.clone()];
+            let values = of_tx.iter().map(|coin| SpentValue {
                 value: coin.value,
                 height: coin.height,
                 is_coinbase: coin.is_coinbase,
             });
-            fees += check_inputs(tx, values, height).map_err(|error| bad(error.reason()))?;
+            fees += check_values(tx.paid_out, values, height).map_err(|error| bad(error.reason()))?;
             if fees > MAX_MONEY {
                 return Err(bad("bad-txns-accumulated-fee-outofrange"));
             }
-            let heights = spent[first..].iter().map(|coin| coin.height);
-            if height.0 >= context.params.csv_height
-                && !locks_passed(tx, heights, height, context.parent_mtp, context.mtp_at)
+            let spending = || spends.inputs[inputs.clone()].iter().zip(of_tx);
+            let passed = |sequence, coin_height| {
+                lock_passed(sequence, coin_height, height, context.parent_mtp, context.mtp_at)
+            };
+            if tx.has_locks
+                && height.0 >= context.params.csv_height
+                && !spending().all(|(input, coin)| passed(input.sequence, coin.height))
             {
                 return Err(bad("bad-txns-nonfinal"));
             }
-            let spending = tx.input.iter().zip(&spent[first..]);
-            sigops_cost +=
-                spending.map(|(input, coin)| sigops::spending_cost(input, coin.class, counted)).sum::<u64>();
+            sigops_cost += spending().map(|(input, coin)| input.sigops.of_class(coin.class)).sum::<u64>();
         }
         if sigops_cost > MAX_BLOCK_SIGOPS_COST {
             return Err(BlockError::TooManySigops { cost: sigops_cost });
         }
     }
-    let coinbase = &checked.block().txdata[0];
-    let paid = coinbase.output.iter().map(|output| output.value.to_sat()).sum();
+    let paid = spends.txs.first().map_or(0, |coinbase| coinbase.paid_out);
     let allowed = fees + subsidy(height, context.params);
     if paid > allowed {
         return Err(BlockError::BadCoinbaseAmount { paid, allowed });
@@ -165,17 +164,15 @@ pub fn subsidy(height: Height, params: &Params) -> u64 {
 
 /// The coin that an earlier transaction of the block made.
 fn made_in_block(checked: &CheckedBlock, maker: usize, vout: u32) -> Option<Coin> {
-    let output = checked.block().txdata[maker].output.get(vout as usize)?;
-    if is_unspendable(&output.script_pubkey) {
-        return None;
-    }
-    let number = checked.spends().first_output[maker] as usize + vout as usize;
+    let outline = checked.outline();
+    let output = outline.outputs()[outline.output_of(maker, vout)?];
+    let OutputKind::Coin(class) = output.kind else { return None };
     Some(Coin {
         value: output.value,
         tx_num: TxNum(0),
         height: checked.height(),
         is_coinbase: maker == 0,
-        class: ScriptClass::of(&output.script_pubkey),
-        script_key: checked.script_keys()[number],
+        class,
+        script_key: output.key,
     })
 }

@@ -3,8 +3,10 @@
 //! For a transaction of a block, and for one that the next block may hold: the height is that block's.
 //! Source: Bitcoin Core `consensus/tx_verify.cpp` (`CheckTxInputs`, `CalculateSequenceLocks`); BIP68.
 
-use bitcoin::{Amount, Transaction};
+use bitcoin::Amount;
 use chainstore::Height;
+
+use super::transaction::TransactionParts;
 
 /// Blocks on top of a coinbase before it may be spent.
 const COINBASE_MATURITY: u32 = 100;
@@ -55,7 +57,17 @@ impl InputError {
 /// Maturity and amounts in a block at `height`; the fee in satoshi. `coins` has one for each input, and the
 /// transaction passed [`check_transaction`](super::check_transaction).
 pub fn check_inputs(
-    tx: &Transaction,
+    tx: &impl TransactionParts,
+    coins: impl Iterator<Item = SpentValue>,
+    height: Height,
+) -> Result<u64, InputError> {
+    // The sum of the outputs was found in range.
+    check_values(tx.outputs().map(|output| output.value).sum(), coins, height)
+}
+
+/// The same for one whose outputs are `paid_out` satoshi together.
+pub(super) fn check_values(
+    paid_out: u64,
     coins: impl Iterator<Item = SpentValue>,
     height: Height,
 ) -> Result<u64, InputError> {
@@ -71,34 +83,45 @@ pub fn check_inputs(
         }
         paid_in += value;
     }
-    // The sum of the outputs was found in range.
-    let paid_out: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
     paid_in.checked_sub(paid_out).ok_or(InputError::BelowOut { paid_in, paid_out })
 }
 
 /// BIP68: every relative lock has run out in a block at `height`, whose parent has the median time past
 /// `parent_mtp`. `coin_heights` has the height of the block of each input's coin.
 pub fn locks_passed(
-    tx: &Transaction,
+    tx: &impl TransactionParts,
     coin_heights: impl Iterator<Item = Height>,
     height: Height,
     parent_mtp: u32,
     mtp_at: &dyn Fn(Height) -> u32,
 ) -> bool {
-    // The version is unsigned for this rule.
-    if (tx.version.0 as u32) < 2 {
+    !has_locks(tx)
+        || tx
+            .inputs()
+            .zip(coin_heights)
+            .all(|(input, coin)| lock_passed(input.sequence, coin, height, parent_mtp, mtp_at))
+}
+
+/// Whether any input has a relative lock at all.
+pub(super) fn has_locks(tx: &impl TransactionParts) -> bool {
+    tx.version() >= 2 && tx.inputs().any(|input| input.sequence & SEQUENCE_DISABLED == 0)
+}
+
+/// Whether the lock of one input, of a transaction whose locks count, has run out.
+pub(super) fn lock_passed(
+    sequence: u32,
+    coin_height: Height,
+    height: Height,
+    parent_mtp: u32,
+    mtp_at: &dyn Fn(Height) -> u32,
+) -> bool {
+    if sequence & SEQUENCE_DISABLED != 0 {
         return true;
     }
-    tx.input.iter().zip(coin_heights).all(|(input, coin_height)| {
-        let sequence = input.sequence.to_consensus_u32();
-        if sequence & SEQUENCE_DISABLED != 0 {
-            return true;
-        }
-        let lock = sequence & SEQUENCE_MASK;
-        if sequence & SEQUENCE_IS_TIME == 0 {
-            return height.0 >= coin_height.0.saturating_add(lock);
-        }
-        let since = mtp_at(coin_height.prev().unwrap_or(Height::GENESIS));
-        u64::from(parent_mtp) >= u64::from(since) + u64::from(lock << SEQUENCE_TIME_SHIFT)
-    })
+    let lock = sequence & SEQUENCE_MASK;
+    if sequence & SEQUENCE_IS_TIME == 0 {
+        return height.0 >= coin_height.0.saturating_add(lock);
+    }
+    let since = mtp_at(coin_height.prev().unwrap_or(Height::GENESIS));
+    u64::from(parent_mtp) >= u64::from(since) + u64::from(lock << SEQUENCE_TIME_SHIFT)
 }

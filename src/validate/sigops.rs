@@ -4,13 +4,14 @@
 //! Source: Bitcoin Core `script/script.cpp` (`GetSigOpCount`), `script/interpreter.cpp` (`CountWitnessSigOps`),
 //! `consensus/tx_verify.cpp` (`GetTransactionSigOpCost`); BIP16, BIP54, BIP141.
 
-use bitcoin::opcodes::Opcode;
 use bitcoin::opcodes::all::{
-    OP_CHECKMULTISIG, OP_CHECKMULTISIGVERIFY, OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_PUSHNUM_1, OP_PUSHNUM_16,
+    OP_CHECKMULTISIG, OP_CHECKMULTISIGVERIFY, OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_PUSHDATA1, OP_PUSHDATA2,
+    OP_PUSHDATA4, OP_PUSHNUM_1, OP_PUSHNUM_16,
 };
-use bitcoin::script::Instruction;
 use bitcoin::{Script, Transaction, TxIn};
 use chainstore::ScriptClass;
+
+use super::transaction::TransactionParts;
 
 /// What a block's signature operations may cost in all.
 pub const MAX_BLOCK_SIGOPS_COST: u64 = 80_000;
@@ -28,34 +29,60 @@ pub(super) struct Counted {
 }
 
 /// Operations in the transaction's own scripts, each multisig counted as twenty.
-pub(super) fn legacy(tx: &Transaction) -> u64 {
-    let inputs: u64 = tx.input.iter().map(|input| count(&input.script_sig, Multisig::Twenty)).sum();
-    let outputs: u64 = tx.output.iter().map(|output| count(&output.script_pubkey, Multisig::Twenty)).sum();
+pub(super) fn legacy(tx: &impl TransactionParts) -> u64 {
+    let inputs: u64 = tx.inputs().map(|input| count(input.script_sig, Multisig::Twenty)).sum();
+    let outputs: u64 = tx.outputs().map(|output| count(output.script, Multisig::Twenty)).sum();
     inputs + outputs
 }
 
-/// Cost of what an input's redeem script and witness add, given the class of the output that it spends.
-pub(super) fn spending_cost(input: &TxIn, class: ScriptClass, counted: Counted) -> u64 {
-    let mut cost = 0;
-    let mut program = class;
-    if class == ScriptClass::P2sh {
-        let redeem_script = last_push(&input.script_sig);
-        if counted.p2sh {
-            cost += count(redeem_script, Multisig::AsSaid) * WITNESS_SCALE;
+/// Cost of what an input's redeem script and witness add, by what it may turn out to spend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SpendingCosts {
+    p2sh: u32,
+    p2wpkh: u32,
+    p2wsh: u32,
+}
+
+impl SpendingCosts {
+    /// `witness_script` is the last item of the witness.
+    pub fn of(script_sig: &Script, witness_script: Option<&[u8]>, counted: Counted) -> Self {
+        let mut costs = Self::default();
+        // No script of a block's length owes more than this can hold.
+        let number = |cost: u64| u32::try_from(cost).unwrap_or(u32::MAX);
+        if counted.witness {
+            costs.p2wpkh = 1;
+            let script = witness_script.map(Script::from_bytes);
+            costs.p2wsh = number(script.map_or(0, |script| count(script, Multisig::AsSaid)));
         }
-        program = ScriptClass::of(redeem_script);
-    }
-    if counted.witness {
-        cost += match program {
-            ScriptClass::P2wpkh => 1,
-            ScriptClass::P2wsh => {
-                let script = input.witness.last().map(Script::from_bytes);
-                script.map_or(0, |script| count(script, Multisig::AsSaid))
+        if !script_sig.is_empty() {
+            let redeem_script = last_push(script_sig);
+            costs.p2sh = match ScriptClass::of(redeem_script) {
+                ScriptClass::P2wpkh => costs.p2wpkh,
+                ScriptClass::P2wsh => costs.p2wsh,
+                ScriptClass::P2sh | ScriptClass::Other => 0,
+            };
+            if counted.p2sh {
+                let operations = count(redeem_script, Multisig::AsSaid) * WITNESS_SCALE;
+                costs.p2sh = costs.p2sh.saturating_add(number(operations));
             }
-            ScriptClass::P2sh | ScriptClass::Other => 0,
-        };
+        }
+        costs
     }
-    cost
+
+    /// Given the class of the output that it spends.
+    pub fn of_class(&self, class: ScriptClass) -> u64 {
+        u64::from(match class {
+            ScriptClass::P2sh => self.p2sh,
+            ScriptClass::P2wpkh => self.p2wpkh,
+            ScriptClass::P2wsh => self.p2wsh,
+            ScriptClass::Other => 0,
+        })
+    }
+}
+
+/// Cost of what an input's redeem script and witness add, given the class of the output that it spends.
+fn spending_cost(input: &TxIn, class: ScriptClass, counted: Counted) -> u64 {
+    SpendingCosts::of(&input.script_sig, input.witness.last(), counted).of_class(class)
 }
 
 /// Cost of a whole transaction that no block has yet; `spent` is the script of the output that each input spends.
@@ -94,50 +121,76 @@ enum Multisig {
 fn count(script: &Script, multisig: Multisig) -> u64 {
     let mut operations = 0;
     let mut said = None;
-    for instruction in script.instructions() {
-        let op = match instruction {
-            Ok(Instruction::Op(op)) => Some(op),
-            Ok(Instruction::PushBytes(_)) => None,
-            Err(_) => break,
-        };
+    for (op, _) in Operations(script.as_bytes()) {
         operations += match op {
-            Some(OP_CHECKSIG | OP_CHECKSIGVERIFY) => 1,
-            Some(OP_CHECKMULTISIG | OP_CHECKMULTISIGVERIFY) if multisig == Multisig::AsSaid => {
+            CHECKSIG | CHECKSIGVERIFY => 1,
+            CHECKMULTISIG | CHECKMULTISIGVERIFY if multisig == Multisig::AsSaid => {
                 said.unwrap_or(MULTISIG_KEYS)
             }
-            Some(OP_CHECKMULTISIG | OP_CHECKMULTISIGVERIFY) => MULTISIG_KEYS,
-            Some(_) | None => 0,
+            CHECKMULTISIG | CHECKMULTISIGVERIFY => MULTISIG_KEYS,
+            _ => 0,
         };
-        said = op.and_then(small_number);
+        // What OP_1 to OP_16 push.
+        said = (NUMBER_1..=NUMBER_16).contains(&op).then(|| u64::from(op - NUMBER_1) + 1);
     }
     operations
 }
 
-/// What OP_1 to OP_16 push.
-fn small_number(op: Opcode) -> Option<u64> {
-    (OP_PUSHNUM_1.to_u8()..=OP_PUSHNUM_16.to_u8())
-        .contains(&op.to_u8())
-        .then(|| u64::from(op.to_u8() - OP_PUSHNUM_1.to_u8()) + 1)
-}
-
 /// What the last push of a script that only pushes puts on the stack; empty where there is none.
 fn last_push(script_sig: &Script) -> &Script {
+    let mut operations = Operations(script_sig.as_bytes());
     let mut last: &[u8] = &[];
-    for instruction in script_sig.instructions() {
-        last = match instruction {
-            Ok(Instruction::PushBytes(bytes)) => bytes.as_bytes(),
-            // Small numbers push too, but what they push is no script.
-            Ok(Instruction::Op(op)) if op.to_u8() <= OP_PUSHNUM_16.to_u8() => &[],
-            Ok(Instruction::Op(_)) | Err(_) => return Script::new(),
-        };
+    for (op, pushed) in operations.by_ref() {
+        // Small numbers push too, but what they push is no script.
+        if op > NUMBER_16 {
+            return Script::new();
+        }
+        last = pushed;
     }
-    Script::from_bytes(last)
+    if operations.0.is_empty() { Script::from_bytes(last) } else { Script::new() }
+}
+
+const CHECKSIG: u8 = OP_CHECKSIG.to_u8();
+const CHECKSIGVERIFY: u8 = OP_CHECKSIGVERIFY.to_u8();
+const CHECKMULTISIG: u8 = OP_CHECKMULTISIG.to_u8();
+const CHECKMULTISIGVERIFY: u8 = OP_CHECKMULTISIGVERIFY.to_u8();
+const NUMBER_1: u8 = OP_PUSHNUM_1.to_u8();
+const NUMBER_16: u8 = OP_PUSHNUM_16.to_u8();
+const DATA_1: u8 = OP_PUSHDATA1.to_u8();
+const DATA_2: u8 = OP_PUSHDATA2.to_u8();
+const DATA_4: u8 = OP_PUSHDATA4.to_u8();
+
+/// The operations of a script with what they push; it stops before one that cannot be read.
+struct Operations<'a>(&'a [u8]);
+
+impl<'a> Iterator for Operations<'a> {
+    type Item = (u8, &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (op, rest) = self.0.split_first()?;
+        let (length, rest) = match *op {
+            0..DATA_1 => (usize::from(*op), rest),
+            DATA_1 => rest.split_first().map(|(length, rest)| (usize::from(*length), rest))?,
+            DATA_2 => {
+                rest.split_first_chunk().map(|(length, rest)| (u16::from_le_bytes(*length).into(), rest))?
+            }
+            DATA_4 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (usize::try_from(u32::from_le_bytes(*length)).ok()?, rest)
+            }
+            _ => (0, rest),
+        };
+        let (pushed, rest) = rest.split_at_checked(length)?;
+        self.0 = rest;
+        Some((*op, pushed))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use bitcoin::opcodes::all::{OP_DUP, OP_PUSHNUM_2};
-    use bitcoin::script::{Builder, PushBytesBuf};
+    use bitcoin::script::{Builder, Instruction, PushBytesBuf};
     use bitcoin::{ScriptBuf, Witness};
 
     use super::*;
@@ -203,5 +256,33 @@ mod tests {
         assert_eq!(spending_cost(&input(ScriptBuf::new(), &[script.as_bytes()]), ScriptClass::P2wsh, ALL), 2);
         assert_eq!(spending_cost(&input(nested, &[script.as_bytes()]), ScriptClass::P2sh, ALL), 2);
         assert_eq!(spending_cost(&input(ScriptBuf::new(), &[]), ScriptClass::P2wpkh, ALL), 1);
+    }
+
+    #[test]
+    fn operations_are_those_of_the_library() {
+        for seed in 0..20_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut bytes: Vec<u8> = (0..rng.usize(0..40)).map(|_| rng.u8(..)).collect();
+            for _ in 0..rng.usize(0..4) {
+                bytes.insert(
+                    rng.usize(0..=bytes.len()),
+                    *rng.choice(&[0, 0x4b, 0x4c, 0x4d, 0x4e, 0x60]).unwrap(),
+                );
+            }
+            let mut operations = Operations(&bytes);
+            let found: Vec<_> = operations.by_ref().map(|(op, pushed)| (op, pushed.to_vec())).collect();
+            let mut wanted = Vec::new();
+            let mut is_broken = false;
+            for instruction in Script::from_bytes(&bytes).instruction_indices() {
+                match instruction {
+                    Ok((at, Instruction::PushBytes(pushed))) => {
+                        wanted.push((bytes[at], pushed.as_bytes().to_vec()));
+                    }
+                    Ok((_, Instruction::Op(op))) => wanted.push((op.to_u8(), Vec::new())),
+                    Err(_) => is_broken = true,
+                }
+            }
+            assert_eq!((found, !operations.0.is_empty()), (wanted, is_broken), "seed {seed}");
+        }
     }
 }

@@ -1,74 +1,79 @@
-//! What a block spends, as far as the block itself tells: which inputs spend outputs of the same block, and whether an
-//! outpoint is spent twice.
-//!
-//! Made where blocks are checked, by many threads, for the one that connects them. Coins are not known here.
+//! What of a block's transactions rung 5 needs beside their coins, read out where blocks are checked, by many threads,
+//! for the one that connects them.
 
-use bitcoin::{Block, OutPoint, Txid};
+use chainstore::{Outline, OutlineOutput};
 
-/// The source of an input that an earlier block made.
-pub(super) const FROM_CHAIN: u32 = u32::MAX;
+use super::inputs::has_locks;
+use super::raw::{RawBlock, RawWitness};
+use super::sigops::{Counted, SpendingCosts};
+use super::transaction::TransactionParts;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Spends {
-    /// Of each input after the coinbase, in block order: the position of the transaction of this block that made it,
-    /// or [`FROM_CHAIN`].
-    pub(super) sources: Vec<u32>,
-    /// The first of them that spends what one before it has spent.
-    pub(super) spent_twice: Option<usize>,
-    /// Of each transaction, how many outputs all before it have.
-    pub(super) first_output: Vec<u32>,
-    /// Of each transaction, the signature operations that it shows by itself.
-    pub(super) legacy_sigops: Vec<u64>,
+    /// In block order.
+    pub(super) txs: Vec<TxSpends>,
+    /// Of each input after the coinbase, in block order.
+    pub(super) inputs: Vec<InputSpends>,
+}
+
+/// Of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TxSpends {
+    /// Satoshi.
+    pub(super) paid_out: u64,
+    /// Signature operations that it shows by itself.
+    pub(super) legacy_sigops: u64,
+    /// Bytes without witnesses.
+    pub(super) base_size: u32,
+    /// Whether any input has a relative lock (BIP68).
+    pub(super) has_locks: bool,
+}
+
+/// Of an input.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InputSpends {
+    pub(super) sequence: u32,
+    pub(super) sigops: SpendingCosts,
 }
 
 impl Spends {
-    pub(super) fn of(block: &Block, txids: &[Txid], legacy_sigops: Vec<u64>) -> Self {
-        let mut by_txid: Vec<(u64, u32)> = txids.iter().map(start).zip(0..).collect();
-        by_txid.sort_unstable();
-        let mut sources = Vec::new();
-        let mut places = Vec::new();
-        for (tx, position) in block.txdata.iter().zip(0u32..).skip(1) {
-            for input in &tx.input {
-                let OutPoint { txid, vout } = input.previous_output;
-                let start = start(&txid);
-                let from = by_txid.partition_point(|(other, _)| *other < start);
-                let same = by_txid[from..].iter().take_while(|(other, _)| *other == start);
-                // Only what was made before can be spent.
-                let found = same.map(|(_, at)| *at).find(|at| *at < position && txids[*at as usize] == txid);
-                places.push((start ^ u64::from(vout) << 40, sources.len()));
-                sources.push(found.unwrap_or(FROM_CHAIN));
+    /// Of a block that passed the rules that it can be held to by itself, with its outline.
+    pub(super) fn of(
+        block: &RawBlock<'_>,
+        txids: &[bitcoin::Txid],
+        legacy_sigops: &[u64],
+        length: u32,
+        counted: Counted,
+    ) -> (Self, Outline) {
+        let mut outline = Outline::with_capacity(block.txs.len());
+        let mut txs = Vec::with_capacity(block.txs.len());
+        let mut inputs = Vec::with_capacity(2 * block.txs.len());
+        for (position, ((tx, txid), sigops)) in block.txs.iter().zip(txids).zip(legacy_sigops).enumerate() {
+            outline.begin(*txid, tx.offset);
+            // The coinbase spends nothing.
+            for (input, witness) in tx.inputs().zip(tx.witnesses()).filter(|_| position > 0) {
+                outline.spend(input.previous_output);
+                let sigops = SpendingCosts::of(input.script_sig, last_item(&witness), counted);
+                inputs.push(InputSpends { sequence: input.sequence, sigops });
             }
+            let mut paid_out = 0;
+            for output in tx.outputs() {
+                paid_out += output.value;
+                outline.make(OutlineOutput::new(bitcoin::Amount::from_sat(output.value), output.script));
+            }
+            txs.push(TxSpends {
+                paid_out,
+                legacy_sigops: *sigops,
+                base_size: tx.base_size() as u32,
+                has_locks: has_locks(tx),
+            });
         }
-        let mut outputs = 0;
-        let first_output = block.txdata.iter().map(|tx| {
-            let first = outputs;
-            outputs += tx.output.len() as u32;
-            first
-        });
-        let first_output = first_output.collect();
-        Self { sources, spent_twice: spent_twice(block, places), first_output, legacy_sigops }
+        outline.finish(length);
+        (Self { txs, inputs }, outline)
     }
 }
 
-/// The lowest number of an input that spends an outpoint again. `places` has something of each outpoint, and the
-/// number of the input.
-fn spent_twice(block: &Block, mut places: Vec<(u64, usize)>) -> Option<usize> {
-    places.sort_unstable();
-    let alike = places.chunk_by(|one, other| one.0 == other.0).filter(|alike| alike.len() > 1);
-    let mut alike: Vec<usize> = alike.flatten().map(|(_, number)| *number).collect();
-    if alike.is_empty() {
-        return None;
-    }
-    alike.sort_unstable();
-    let inputs: Vec<OutPoint> =
-        block.txdata.iter().skip(1).flat_map(|tx| &tx.input).map(|input| input.previous_output).collect();
-    let mut seen = std::collections::BTreeSet::new();
-    alike.into_iter().find(|number| !seen.insert(inputs[*number]))
-}
-
-/// The first bytes of a txid as a number.
-fn start(txid: &Txid) -> u64 {
-    let bytes: &[u8; 32] = txid.as_ref();
-    bytes.iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
+fn last_item<'a>(witness: &RawWitness<'a>) -> Option<&'a [u8]> {
+    witness.items().last()
 }

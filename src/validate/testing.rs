@@ -97,7 +97,7 @@ pub(super) fn seal(block: &mut Block) {
     });
     let (root, _) = merkle::root(std::iter::once(sha256d::Hash::all_zeros()).chain(wtxids).collect());
     let hash = sha256d::Hash::hash(&[root.to_byte_array(), [0; 32]].concat());
-    if let Some(coinbase) = block.txdata.first_mut().filter(|tx| is_coinbase(tx))
+    if let Some(coinbase) = block.txdata.first_mut().filter(|tx| is_coinbase(&**tx))
         && let Some(output) = coinbase.output.iter_mut().rfind(|output| is_commitment(output))
     {
         output.script_pubkey = commitment(hash.to_byte_array());

@@ -7,14 +7,13 @@
 
 use std::sync::Arc;
 
-use bitcoin::OutPoint;
-use bitcoin::hashes::{Hash, siphash24};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::rows::{CoinKey, CoinRow, Row};
-use super::run::{Heads, Kind, Merge, RunInfo, RunReader, RunWriter, page_rows, read_page, write_sorted};
-use crate::delta::tx_prefix;
+use super::run::{
+    Heads, Kind, Merge, RunInfo, RunReader, RunWriter, page_rows, read_page, write_sorted_with,
+};
 use crate::disk::{Disk, NamedFile};
 use crate::error::Error;
 use crate::filter::Filter;
@@ -22,25 +21,12 @@ use crate::filter::Filter;
 /// Runs of one level that become one of the next.
 const FAN_IN: usize = 4;
 const MERGE_BYTES: usize = 1024 * 1024;
-
-/// The secret by which outpoints are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Secret(pub(crate) [u64; 2]);
-
-impl Secret {
-    pub(crate) fn key(&self, outpoint: &OutPoint) -> CoinKey {
-        let mut bytes = [0; 36];
-        bytes[..32].copy_from_slice(outpoint.txid.as_byte_array());
-        bytes[32..].copy_from_slice(&outpoint.vout.to_le_bytes());
-        let hash = siphash24::Hash::hash_to_u64_with_keys(self.0[0], self.0[1], &bytes);
-        CoinKey::new(tx_prefix(&outpoint.txid), outpoint.vout, hash)
-    }
-}
+/// Coins whose places in memory are waited for together: as many as a processor's nearest cache holds.
+const AHEAD: usize = 128;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Coins {
-    secret: Secret,
     /// By the keyed hash in each row's key.
     table: HashTable<CoinRow>,
     /// Coins that the table may have.
@@ -67,7 +53,6 @@ impl Coins {
     /// An empty table of at most `memory_bytes`, and the runs that are there, oldest first.
     pub(crate) fn open(
         disk: &Arc<dyn Disk>,
-        secret: Secret,
         memory_bytes: usize,
         runs: &[RunInfo],
         has_base: bool,
@@ -78,7 +63,6 @@ impl Coins {
         let slots = 1usize << slots.ilog2();
         let filtered = memory_bytes as u64 / 16;
         let mut coins = Self {
-            secret,
             table: HashTable::new(),
             capacity: slots / 8 * 7 - 1,
             filtered,
@@ -89,10 +73,6 @@ impl Coins {
             coins.open_run(disk, *info)?;
         }
         Ok(coins)
-    }
-
-    pub(crate) fn secret(&self) -> Secret {
-        self.secret
     }
 
     pub(crate) fn runs(&self) -> impl Iterator<Item = RunInfo> {
@@ -110,16 +90,6 @@ impl Coins {
             Some(row) => Ok(Some(row)),
             None => self.in_runs(key),
         }
-    }
-
-    /// The same for a coin that will be spent: what was found in a run is in the table from then on.
-    pub(crate) fn fetch(&mut self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
-        if let Some(row) = self.in_table(key) {
-            return Ok(Some(row));
-        }
-        let row = self.in_runs(key)?;
-        row.iter().filter(|row| !row.is_gone()).for_each(|row| self.put(*row));
-        Ok(row)
     }
 
     fn in_table(&self, key: &CoinKey) -> Option<CoinRow> {
@@ -142,14 +112,45 @@ impl Coins {
         Ok(None)
     }
 
+    /// Has the processor fetch what these keys lead to, for many at once: nothing else is done between, so it waits for
+    /// them side by side.
+    fn touch<'a>(&self, keys: impl Iterator<Item = &'a CoinKey>) {
+        std::hint::black_box(keys.filter(|key| self.in_table(key).is_some()).count());
+    }
+
+    /// [`Coins::make`] for each.
+    pub(crate) fn make_all(&mut self, rows: &[CoinRow]) -> Result<(), Error> {
+        for rows in rows.chunks(AHEAD) {
+            self.touch(rows.iter().map(|row| &row.key));
+            rows.iter().try_for_each(|row| self.make(*row))?;
+        }
+        Ok(())
+    }
+
+    /// [`Coins::spend`] for each, in their order, up to the first error.
+    pub(crate) fn spend_all(
+        &mut self,
+        keys: &[CoinKey],
+        mut each: impl FnMut(Option<CoinRow>),
+    ) -> Result<(), Error> {
+        for keys in keys.chunks(AHEAD) {
+            self.touch(keys.iter());
+            for key in keys {
+                each(self.spend(key)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a coin. That of a coinbase may be put over an older one of its outpoint (BIP30), others never are.
     pub(crate) fn make(&mut self, row: CoinRow) -> Result<(), Error> {
-        let older = match self.in_table(&row.key) {
-            Some(older) => Some(older),
-            None if row.is_coinbase() => self.in_runs(&row.key)?,
-            None => None,
-        };
-        self.put(older.map_or(row, |older| row.over(&older)));
+        let is_in_run = row.is_coinbase() && self.in_table(&row.key).is_none();
+        let in_run = if is_in_run { self.in_runs(&row.key)? } else { None };
+        let row = in_run.map_or(row, |older| row.over(&older));
+        match self.table.entry(row.key.hash, |other| other.key == row.key, |row| row.key.hash) {
+            Entry::Occupied(mut entry) => *entry.get_mut() = row.over(entry.get()),
+            Entry::Vacant(entry) => drop(entry.insert(row)),
+        }
         Ok(())
     }
 
@@ -185,9 +186,11 @@ impl Coins {
         let mut rows: Vec<CoinRow> = Vec::new();
         rows.extend(self.table.iter().filter(|row| row.is_dirty() && !(oldest && row.is_gone())));
         if !rows.is_empty() {
-            let info = write_sorted(&**disk, Kind::Coins, take(next), &mut rows)?;
+            let mut found = self.finder(rows.len() as u64);
+            let info =
+                write_sorted_with(&**disk, Kind::Coins, take(next), &mut rows, |row| found.add(&row.key))?;
             drop(rows);
-            self.open_run(disk, info)?;
+            self.runs.push(found.of_run(&**disk, info)?);
         }
         let keep_from = self.newer_half();
         self.table.retain(|row| {
@@ -199,15 +202,31 @@ impl Coins {
             removed.extend(self.runs[from..].iter().map(|run| run.info));
             let merged = self.merge(disk, from, take(next))?;
             self.runs.truncate(from);
-            self.open_run(disk, merged)?;
+            self.runs.push(merged);
         }
         Ok(removed)
     }
 
     fn open_run(&mut self, disk: &Arc<dyn Disk>, info: RunInfo) -> Result<(), Error> {
-        let filter = self.has_base || !self.runs.is_empty() || info.records <= self.filtered;
-        self.runs.push(CoinRun::open(&**disk, info, filter)?);
+        let mut found = self.finder(info.records);
+        let mut reader: RunReader<CoinRow> = RunReader::new(&**disk, info, Heads::ALL, MERGE_BYTES)?;
+        while let Some(row) = reader.next()? {
+            found.add(&row.key);
+        }
+        self.runs.push(found.of_run(&**disk, info)?);
         Ok(())
+    }
+
+    /// For the next run, of about so many records.
+    fn finder(&self, records: u64) -> Finder {
+        self.finder_above(self.runs.len(), records)
+    }
+
+    /// For one of about so many records that lies upon the first `below` runs.
+    fn finder_above(&self, below: usize, records: u64) -> Finder {
+        let is_filtered = self.has_base || below > 0 || records <= self.filtered;
+        let filter = is_filtered.then(|| Filter::with_capacity(records as usize));
+        Finder { at: 0, fences: Vec::new(), filter }
     }
 
     /// The transaction number from which on half a full table would be.
@@ -228,15 +247,44 @@ impl Coins {
         (self.runs.len() - from >= FAN_IN).then_some(from)
     }
 
-    fn merge(&self, disk: &Arc<dyn Disk>, from: usize, number: u32) -> Result<RunInfo, Error> {
+    fn merge(&self, disk: &Arc<dyn Disk>, from: usize, number: u32) -> Result<CoinRun, Error> {
         let runs: Vec<RunInfo> = self.runs[from..].iter().map(|run| run.info).collect();
         let level = runs.last().map_or(0, |run| run.level).saturating_add(1);
         let mut writer = RunWriter::new(&**disk, Kind::Coins, level, number)?;
+        let mut found = self.finder_above(from, runs.iter().map(|run| run.records).sum());
         newest(disk, &runs, Heads::ALL, MERGE_BYTES, |row| {
             // Below the oldest run there is nothing that could be gone.
-            if from == 0 && row.is_gone() && !self.has_base { Ok(()) } else { writer.push(&row) }
+            if from == 0 && row.is_gone() && !self.has_base {
+                return Ok(());
+            }
+            found.add(&row.key);
+            writer.push(&row)
         })?;
-        writer.finish()
+        found.of_run(&**disk, writer.finish()?)
+    }
+}
+
+/// Where in a run a key is: made of its keys, in their order.
+struct Finder {
+    at: usize,
+    fences: Vec<CoinKey>,
+    filter: Option<Filter>,
+}
+
+impl Finder {
+    fn add(&mut self, key: &CoinKey) {
+        if self.at.is_multiple_of(page_rows::<CoinRow>()) {
+            self.fences.push(*key);
+        }
+        if let Some(filter) = &mut self.filter {
+            filter.add(key.hash);
+        }
+        self.at += 1;
+    }
+
+    fn of_run(self, disk: &dyn Disk, info: RunInfo) -> Result<CoinRun, Error> {
+        let Self { fences, filter, .. } = self;
+        Ok(CoinRun { info, file: NamedFile::open(disk, &info.name())?, fences, filter })
     }
 }
 
@@ -264,24 +312,6 @@ fn take(next: &mut u32) -> u32 {
 }
 
 impl CoinRun {
-    fn open(disk: &dyn Disk, info: RunInfo, filter: bool) -> Result<Self, Error> {
-        let mut reader: RunReader<CoinRow> = RunReader::new(disk, info, Heads::ALL, MERGE_BYTES)?;
-        let records = info.records as usize;
-        let mut fences = Vec::with_capacity(records.div_ceil(page_rows::<CoinRow>()));
-        let mut filter = filter.then(|| Filter::with_capacity(records));
-        let mut at = 0usize;
-        while let Some(row) = reader.next()? {
-            if at.is_multiple_of(page_rows::<CoinRow>()) {
-                fences.push(row.key);
-            }
-            if let Some(filter) = &mut filter {
-                filter.add(row.key.hash);
-            }
-            at += 1;
-        }
-        Ok(Self { info, file: NamedFile::open(disk, &info.name())?, fences, filter })
-    }
-
     fn get(&self, key: &CoinKey) -> Result<Option<CoinRow>, Error> {
         if self.filter.as_ref().is_some_and(|filter| !filter.may_have(key.hash)) {
             return Ok(None);

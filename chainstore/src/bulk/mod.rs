@@ -7,7 +7,9 @@
 //! flushed is fetched again after a crash.
 //! What a wallet may ask is answered from what was committed before: while a bulk goes on nobody is served.
 
+mod blocks;
 mod coins;
+mod hash;
 mod load;
 mod rows;
 mod run;
@@ -18,7 +20,9 @@ use std::sync::Arc;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint};
 
+use self::blocks::Blocks;
 use self::coins::Coins;
+use self::hash::OutpointHash;
 use self::rows::{CoinKey, CoinRow, HistoryRow, MAX_OUTPUTS, NewCoin, TxRow};
 use self::run::write_sorted;
 use crate::base::BaseMark;
@@ -26,13 +30,14 @@ use crate::delta::{Delta, tx_prefix};
 use crate::disk::{Disk, remove_unnamed, sync_dir};
 use crate::error::Error;
 use crate::files::{BlockRow, Files};
+use crate::outline::{Outline, OutputKind};
 use crate::outputs::TxPlace;
 use crate::segments::BlockPos;
 use crate::store::NewBlock;
-use crate::types::{Coin, Height, ScriptClass, Tip, TxNum, has_history, is_unspendable};
+use crate::types::{Coin, Height, ScriptKey, Tip, TxNum};
 use crate::view::View;
 
-pub(crate) use self::coins::Secret;
+pub(crate) use self::hash::Secret;
 pub(crate) use self::load::{Load, load};
 pub(crate) use self::run::{DIR, Kind, RunInfo};
 pub(crate) use self::state::BulkState;
@@ -49,9 +54,10 @@ pub(crate) struct Bulk {
     below: View,
     /// How far it came.
     mark: BaseMark,
-    /// Of each block, the number of transactions up to and including it, and its time.
-    tx_ends: Vec<u32>,
+    blocks: Blocks,
+    /// Of each block.
     times: Vec<u32>,
+    hash: OutpointHash,
     coins: Coins,
     history: Vec<HistoryRow>,
     txs: Vec<TxRow>,
@@ -59,8 +65,29 @@ pub(crate) struct Bulk {
     blockpos: Vec<[u8; 16]>,
     txids: Vec<[u8; 32]>,
     txpos: Vec<[u8; 4]>,
+    /// What the next block will spend, already taken from the coins.
+    taken: Vec<Taken>,
+    scratch: Scratch,
     /// As the bulk row has it.
     durable: BulkState,
+}
+
+/// An outpoint with the coin that was there.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    outpoint: OutPoint,
+    row: Option<CoinRow>,
+}
+
+/// What is gathered of one block, kept for its room.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// What it makes and does not spend itself.
+    made: Vec<CoinRow>,
+    /// Of each input after the coinbase, the script of what it spends.
+    spent: Vec<ScriptKey>,
+    /// Of each output, whether the block spends it itself.
+    is_spent: Vec<bool>,
 }
 
 impl Bulk {
@@ -74,7 +101,7 @@ impl Bulk {
         let files = below.files.clone();
         let below = View { deltas: crate::deltas::Deltas::default(), ..below };
         let runs = durable.runs_of(Kind::Coins);
-        let coins = Coins::open(&disk, durable.secret, memory_bytes / 10 * 7, &runs, below.base.blocks > 0)?;
+        let coins = Coins::open(&disk, memory_bytes / 10 * 7, &runs, below.base.blocks > 0)?;
         let tx_ends = files.tx_ends(durable.mark.blocks)?;
         let mut times = Vec::with_capacity(tx_ends.len());
         for height in 0..durable.mark.blocks {
@@ -88,8 +115,9 @@ impl Bulk {
             files,
             below,
             mark: durable.mark,
-            tx_ends,
+            blocks: Blocks::new(tx_ends),
             times,
+            hash: OutpointHash::new(durable.secret),
             coins,
             history: Vec::new(),
             txs: Vec::new(),
@@ -97,6 +125,8 @@ impl Bulk {
             blockpos: Vec::new(),
             txids: Vec::new(),
             txpos: Vec::new(),
+            taken: Vec::new(),
+            scratch: Scratch::default(),
             durable,
         })
     }
@@ -115,12 +145,12 @@ impl Bulk {
     }
 
     pub(crate) fn tx_ends(&self) -> &[u32] {
-        &self.tx_ends
+        self.blocks.ends()
     }
 
     /// Its state and its counts of transactions; all else, which takes memory, goes.
     pub(crate) fn end(self) -> (BulkState, Vec<u32>) {
-        (self.durable, self.tx_ends)
+        (self.durable, self.blocks.into_ends())
     }
 
     /// Time of the block at a height that it has.
@@ -135,8 +165,8 @@ impl Bulk {
     /// Where the bytes of a transaction of the chain are; what of it waits for its file counts too.
     pub(crate) fn place_of(&self, number: TxNum) -> Result<TxPlace, Error> {
         let corrupt = |what: &str| Error::corrupt("txpos", format!("transaction {}: {what}", number.0));
-        let height = self.tx_ends.partition_point(|end| *end <= number.0);
-        let end_tx = *self.tx_ends.get(height).ok_or_else(|| corrupt("no block has it"))?;
+        let height = self.blocks.of(number.0);
+        let end_tx = *self.blocks.ends().get(height).ok_or_else(|| corrupt("no block has it"))?;
         let written = self.mark.txs - self.txids.len() as u32;
         let height = Height(height as u32);
         let pos = self.block_pos(height)?.ok_or_else(|| corrupt("its block has no position"))?;
@@ -155,7 +185,7 @@ impl Bulk {
 
     /// Where a block of the chain lies; one whose row waits for its file counts too.
     pub(crate) fn block_pos(&self, height: Height) -> Result<Option<BlockPos>, Error> {
-        let blocks = self.tx_ends.len();
+        let blocks = self.blocks.ends().len();
         if height.0 as usize >= blocks {
             return Ok(None);
         }
@@ -168,21 +198,43 @@ impl Bulk {
     }
 
     pub(crate) fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        match self.coins.get(&self.coins.secret().key(outpoint))? {
+        if let Some(row) =
+            self.taken.iter().find(|taken| taken.outpoint == *outpoint).and_then(|taken| taken.row)
+        {
+            return Ok(Some(self.coin_of(&row)));
+        }
+        match self.coins.get(&self.hash.key(outpoint))? {
             Some(row) => Ok((!row.is_gone()).then(|| self.coin_of(&row))),
             None if self.below.base.blocks > 0 => self.below.coin(outpoint),
             None => Ok(None),
         }
     }
 
-    /// The same, of a coin that will be spent.
-    pub(crate) fn fetch(&mut self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
-        let key = self.coins.secret().key(outpoint);
-        let row = match self.coins.fetch(&key)? {
-            Some(row) => Some(row),
-            None => self.fetch_below(key, outpoint)?,
-        };
-        Ok(row.filter(|row| !row.is_gone()).map(|row| self.coin_of(&row)))
+    /// The same, of coins that the next block will spend. They are taken already: so that block need not look for
+    /// them again. If another thing is done instead, they are given back.
+    pub(crate) fn fetch(&mut self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, Error> {
+        self.give_back();
+        let keys: Vec<CoinKey> = outpoints.iter().map(|outpoint| self.hash.key(outpoint)).collect();
+        let mut taken = std::mem::take(&mut self.taken);
+        let result = self.coins.spend_all(&keys, |row| taken.push(Taken { outpoint: OutPoint::null(), row }));
+        taken.iter_mut().zip(outpoints).for_each(|(taken, outpoint)| taken.outpoint = *outpoint);
+        self.taken = taken;
+        result?;
+        let mut coins = Vec::with_capacity(outpoints.len());
+        for (at, (outpoint, key)) in outpoints.iter().zip(keys).enumerate() {
+            let row = match self.taken[at].row {
+                Some(row) => Some(row),
+                None => self.spend_below(outpoint, key)?,
+            };
+            self.taken[at].row = row;
+            coins.push(row.map(|row| self.coin_of(&row)));
+        }
+        Ok(coins)
+    }
+
+    /// What was taken for a block that did not come.
+    fn give_back(&mut self) {
+        self.taken.drain(..).filter_map(|taken| taken.row).for_each(|row| self.coins.put(row));
     }
 
     /// A coin of the base, which is in the table from then on.
@@ -199,10 +251,15 @@ impl Bulk {
     }
 
     fn spend(&mut self, outpoint: &OutPoint) -> Result<Option<CoinRow>, Error> {
-        let key = self.coins.secret().key(outpoint);
-        if let Some(row) = self.coins.spend(&key)? {
-            return Ok(Some(row));
+        let key = self.hash.key(outpoint);
+        match self.coins.spend(&key)? {
+            Some(row) => Ok(Some(row)),
+            None => self.spend_below(outpoint, key),
         }
+    }
+
+    /// The same for one that neither table nor runs have as a coin.
+    fn spend_below(&mut self, outpoint: &OutPoint, key: CoinKey) -> Result<Option<CoinRow>, Error> {
         if self.below.base.blocks == 0 || self.coins.get(&key)?.is_some() {
             return Ok(None);
         }
@@ -217,7 +274,7 @@ impl Bulk {
     }
 
     fn coin_of(&self, row: &CoinRow) -> Coin {
-        let height = self.tx_ends.partition_point(|end| *end <= row.number) as u32;
+        let height = self.blocks.of(row.number) as u32;
         Coin {
             value: row.value(),
             tx_num: TxNum(row.number),
@@ -235,67 +292,103 @@ impl Bulk {
         self.history.len() >= self.rows_limit || self.coins.is_full(MOST_COINS.min(self.rows_limit / 8))
     }
 
-    /// Takes a block that lies at `pos` and follows the last; its coins were checked. `offsets` are where its
-    /// transactions start.
-    pub(crate) fn connect(
-        &mut self,
-        new: &NewBlock<'_>,
-        pos: BlockPos,
-        offsets: &[u32],
-    ) -> Result<(), Error> {
+    /// Takes a block that lies at `pos` and follows the last; its coins were checked.
+    pub(crate) fn connect(&mut self, new: &NewBlock<'_>, pos: BlockPos) -> Result<(), Error> {
         let height = Height(self.mark.blocks);
-        let bad = |what| Error::BadInput { hash: new.hash, what };
-        let count = u32::try_from(new.txids.len()).map_err(|_| Error::TxNumOverflow { height })?;
+        let (outline, bad) = (new.outline, |what| Error::BadInput { hash: new.hash, what });
+        let count = u32::try_from(outline.txs().len()).map_err(|_| Error::TxNumOverflow { height })?;
         let first = self.mark.txs;
         let end = first.checked_add(count).ok_or(Error::TxNumOverflow { height })?;
-        if new.txids.len() != new.block.txdata.len() || new.txids.is_empty() {
-            return Err(bad("not one txid for each transaction"));
+        if outline.txs().is_empty() {
+            return Err(bad("no transactions"));
         }
-        if new.script_keys.len() >= MAX_OUTPUTS as usize {
+        if outline.outputs().len() >= MAX_OUTPUTS as usize {
             return Err(bad("more outputs than a block can have"));
         }
-        let secret = self.coins.secret();
-        let mut script_keys = new.script_keys.iter();
-        for ((tx, txid), number) in new.block.txdata.iter().zip(new.txids).zip(first..) {
-            let is_coinbase = number == first;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.spend_all(outline, &mut scratch)
+            .and_then(|is_whole| if is_whole { Ok(()) } else { Err(bad("coin missing or spent twice")) })?;
+        let mut spent = scratch.spent.iter();
+        for (position, (tx, number)) in outline.txs().iter().zip(first..).enumerate() {
             let history_from = self.history.len();
-            if !is_coinbase {
-                for input in &tx.input {
-                    let coin = self.spend(&input.previous_output)?;
-                    let coin = coin.ok_or_else(|| bad("coin missing or spent twice"))?;
-                    self.history.push(HistoryRow::new(&coin.script_key, number));
-                }
+            for _ in outline.inputs_of(position) {
+                self.history.extend(spent.next().map(|key| HistoryRow::new(key, number)));
             }
-            for (output, vout) in tx.output.iter().zip(0u32..) {
-                let key = script_keys.next().ok_or_else(|| bad("not one script key for each output"))?;
-                let script = &output.script_pubkey;
-                // The genesis coinbase is not indexed, and its output is no coin.
-                if height == Height::GENESIS || !has_history(script) {
+            // The genesis coinbase is not indexed, and its output is no coin.
+            if height == Height::GENESIS {
+                continue;
+            }
+            let of_tx = self.hash.of_tx(&tx.txid);
+            for (place, vout) in outline.outputs_of(position).zip(0u32..) {
+                let output = &outline.outputs()[place];
+                if output.kind == OutputKind::Unindexed {
                     continue;
                 }
-                self.history.push(HistoryRow::new(key, number));
-                if !is_unspendable(script) {
-                    let place = secret.key(&OutPoint::new(*txid, vout));
-                    let (class, value) = (ScriptClass::of(script), output.value);
-                    let coin = NewCoin { number, vout, value, class, is_coinbase, script_key: *key };
-                    self.coins.make(CoinRow::made(place, &coin))?;
+                self.history.push(HistoryRow::new(&output.key, number));
+                if let OutputKind::Coin(class) = output.kind
+                    && !scratch.is_spent[place]
+                {
+                    let key = CoinKey::new(tx_prefix(&tx.txid), vout, of_tx.of_output(vout));
+                    let (value, is_coinbase) = (output.value, position == 0);
+                    let script_key = output.key;
+                    let coin = NewCoin { number, vout, value, class, is_coinbase, script_key };
+                    scratch.made.push(CoinRow::made(key, &coin));
                 }
             }
             // A transaction's rows are few, and most scripts that repeat at all repeat side by side.
             dedup_from(&mut self.history, history_from);
-            if height != Height::GENESIS {
-                self.txs.push(TxRow::new(tx_prefix(txid), number));
-            }
+            self.txs.push(TxRow::new(tx_prefix(&tx.txid), number));
         }
-        self.append(new.txids.iter().map(|txid| txid.to_byte_array()), offsets, pos, end)?;
-        self.advance(new.hash, new.block.header.time, end);
+        self.coins.make_all(&scratch.made)?;
+        self.scratch = scratch;
+        let txids = outline.txids().map(|txid| txid.to_byte_array());
+        let offsets = outline.txs().iter().map(|tx| tx.offset);
+        self.append(txids, offsets, pos, end)?;
+        self.advance(new.hash, new.header.time, end);
         Ok(())
+    }
+
+    /// Takes the coins that a block spends; `false` where one is missing. Which scripts they pay to, in the order of
+    /// the inputs, and which of the block's own outputs they are goes to `scratch`.
+    fn spend_all(&mut self, outline: &Outline, scratch: &mut Scratch) -> Result<bool, Error> {
+        let Scratch { made, spent, is_spent } = scratch;
+        made.clear();
+        spent.clear();
+        is_spent.clear();
+        is_spent.resize(outline.outputs().len(), false);
+        let from_chain = outline.inputs().iter().filter(|input| input.maker().is_none());
+        if !self.taken.iter().map(|taken| taken.outpoint).eq(from_chain.map(|input| input.outpoint)) {
+            self.give_back();
+        }
+        let mut all_taken = std::mem::take(&mut self.taken);
+        let mut taken = all_taken.drain(..);
+        for input in outline.inputs() {
+            let Some(maker) = input.maker() else {
+                let row = match taken.next() {
+                    Some(taken) => taken.row,
+                    None => self.spend(&input.outpoint)?,
+                };
+                let Some(row) = row else { return Ok(false) };
+                spent.push(row.script_key);
+                continue;
+            };
+            let Some(place) = outline.output_of(maker, input.outpoint.vout) else { return Ok(false) };
+            let output = &outline.outputs()[place];
+            // A coin of this block that it spends itself is none that the table ever has.
+            let is_coin = matches!(output.kind, OutputKind::Coin(_));
+            if !is_coin || std::mem::replace(&mut is_spent[place], true) {
+                return Ok(false);
+            }
+            spent.push(output.key);
+        }
+        drop(taken);
+        self.taken = all_taken;
+        Ok(true)
     }
 
     /// Takes a block that was connected as a delta.
     pub(crate) fn absorb(&mut self, delta: &Delta) -> Result<(), Error> {
         let first = delta.head.first_tx;
-        let secret = self.coins.secret();
         for rows in delta.scripts() {
             if !rows.replaced.is_empty() {
                 // Two coinbases of one id so near each other: mainnet has none.
@@ -309,7 +402,7 @@ impl Bulk {
                 }
             }
             for made in rows.made {
-                let place = secret.key(&OutPoint::new(delta.head.txids[made.tx as usize], made.vout));
+                let place = self.hash.key(&OutPoint::new(delta.head.txids[made.tx as usize], made.vout));
                 let coin = NewCoin {
                     number: first + made.tx,
                     vout: made.vout,
@@ -326,7 +419,8 @@ impl Bulk {
             self.txs.extend(numbered.map(|(txid, number)| TxRow::new(tx_prefix(txid), number)));
         }
         let txids = delta.head.txids.iter().map(|txid| txid.to_byte_array());
-        self.append(txids, &delta.head.offsets, delta.head.pos, delta.end_tx())?;
+        let offsets = delta.head.offsets.iter().copied();
+        self.append(txids, offsets, delta.head.pos, delta.end_tx())?;
         self.advance(delta.hash, delta.head.header.time, delta.end_tx());
         Ok(())
     }
@@ -347,12 +441,12 @@ impl Bulk {
     fn append(
         &mut self,
         txids: impl Iterator<Item = [u8; 32]>,
-        offsets: &[u32],
+        offsets: impl Iterator<Item = u32>,
         pos: BlockPos,
         end_tx: u32,
     ) -> Result<(), Error> {
         self.txids.extend(txids);
-        self.txpos.extend(offsets.iter().map(|offset| offset.to_le_bytes()));
+        self.txpos.extend(offsets.map(u32::to_le_bytes));
         self.blockpos.push(BlockRow { pos, end_tx }.encode());
         if self.txids.len() * 32 >= ARRAY_BYTES { self.write_arrays(end_tx) } else { Ok(()) }
     }
@@ -360,7 +454,7 @@ impl Bulk {
     /// Hands the waiting records to their files; durable after a sync.
     fn write_arrays(&mut self, end_tx: u32) -> Result<(), Error> {
         let first = end_tx - self.txids.len() as u32;
-        let blocks = self.tx_ends.partition_point(|end| *end <= first) as u32;
+        let blocks = self.blocks.of(first) as u32;
         self.files.txids.append(first, &self.txids)?;
         self.files.txpos.append(first, &self.txpos)?;
         self.files.blockpos.append(blocks, &self.blockpos)?;
@@ -371,7 +465,7 @@ impl Bulk {
     }
 
     fn advance(&mut self, hash: BlockHash, time: u32, end_tx: u32) {
-        self.tx_ends.push(end_tx);
+        self.blocks.push(end_tx);
         self.times.push(time);
         self.mark = BaseMark { blocks: self.mark.blocks + 1, txs: end_tx, hash };
     }
@@ -379,6 +473,7 @@ impl Bulk {
     /// Makes arrays and runs durable. What comes back is for the bulk row, and the runs that are of no use once
     /// that is written.
     pub(crate) fn flush(&mut self) -> Result<(BulkState, Vec<RunInfo>), Error> {
+        self.give_back();
         let mut state = BulkState { mark: self.mark, ..self.durable.clone() };
         self.write_arrays(self.mark.txs)?;
         let disk = self.disk.clone();

@@ -292,6 +292,17 @@ pub(crate) fn write_sorted<R: Row>(
     number: u32,
     rows: &mut [R],
 ) -> Result<RunInfo, Error> {
+    write_sorted_with(disk, kind, number, rows, |_| {})
+}
+
+/// The same; `each` is shown the records in their order.
+pub(crate) fn write_sorted_with<R: Row>(
+    disk: &dyn Disk,
+    kind: Kind,
+    number: u32,
+    rows: &mut [R],
+    mut each: impl FnMut(&R),
+) -> Result<RunInfo, Error> {
     let middle = rows.len() / 2;
     let (low, high) = rows.split_at_mut(middle);
     std::thread::scope(|scope| {
@@ -316,6 +327,7 @@ pub(crate) fn write_sorted<R: Row>(
             }
             (None, None) => return writer.finish(),
         };
+        each(next);
         writer.push(next)?;
     }
 }

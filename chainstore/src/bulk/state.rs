@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use super::coins::Secret;
+use super::hash::Secret;
 use super::run::{Kind, RunInfo};
 use crate::base::{BaseMark, PartInfo, put_part, read_part};
 use crate::codec::{DecodeError, Reader, put_crc, put_u32, without_crc};
@@ -57,8 +57,8 @@ impl BulkState {
             out.push(match run.kind {
                 Kind::History => 0,
                 Kind::Txs => 1,
-                Kind::Coins => 2,
                 Kind::Unspent => 3,
+                Kind::Coins => 4,
             });
             out.push(run.level);
             put_u32(&mut out, run.number);
@@ -83,8 +83,10 @@ impl BulkState {
             let kind = match reader.u8()? {
                 0 => Kind::History,
                 1 => Kind::Txs,
-                2 => Kind::Coins,
+                // Coins by another hash, as they were once written.
+                2 => return reader.fail("coins by a hash of an older version"),
                 3 => Kind::Unspent,
+                4 => Kind::Coins,
                 _ => return reader.fail("unknown kind of run"),
             };
             let (level, number) = (reader.u8()?, reader.u32()?);

@@ -59,7 +59,7 @@ impl Harness {
         let command = self.writer.queue.pop_front()?;
         let tip = self.forge.tip(self.connected());
         Some(match command {
-            Command::Connect(block) if block.block().header.prev_blockhash != tip.hash => {
+            Command::Connect(block) if block.header().prev_blockhash != tip.hash => {
                 assert!(!self.condemned.is_empty(), "a block was not connected in chain order");
                 None
             }

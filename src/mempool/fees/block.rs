@@ -59,16 +59,16 @@ impl BlockFees {
     /// Reads the fees of a connected block.
     pub fn of(connected: &ConnectedBlock) -> Self {
         let checked = connected.checked();
-        let made_here: HashMap<&Txid, usize> = checked.txids().iter().skip(1).zip(0..).collect();
-        let mut spent = connected.spent().iter();
-        let transactions = checked.block().txdata.iter().skip(1).map(|tx| {
-            let paid_in: u64 = spent.by_ref().take(tx.input.len()).map(|coin| coin.value.to_sat()).sum();
-            let paid_out: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
-            let parents = tx.input.iter().filter_map(|input| made_here.get(&input.previous_output.txid));
+        let (outline, spent) = (checked.outline(), connected.spent());
+        let transactions = checked.sums().enumerate().skip(1).map(|(position, (paid_out, weight))| {
+            let inputs = outline.inputs_of(position);
+            let paid_in: u64 = spent[inputs.clone()].iter().map(|coin| coin.value.to_sat()).sum();
+            let makers = outline.inputs()[inputs].iter().filter_map(|input| input.maker());
             BlockTransaction {
                 fee: paid_in.saturating_sub(paid_out),
-                weight: tx.weight().to_wu(),
-                parents: parents.copied().collect(),
+                weight,
+                // The coinbase is none, so it is nobody's parent, and positions are one less.
+                parents: makers.filter_map(|maker| maker.checked_sub(1)).collect(),
             }
         });
         Self::of_transactions(checked.hash(), checked.height(), &transactions.collect::<Vec<_>>())
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_connected_block_is_read_with_its_fees_and_families() {
         let connected = connected();
-        let weight = connected.checked().block().txdata[1].weight().to_wu();
+        let (_, weight) = connected.checked().sums().nth(1).unwrap();
         let fees = BlockFees::of(&connected);
         assert_eq!(
             (fees.height, fees.hash, fees.weight),
@@ -317,9 +317,10 @@ mod tests {
     fn coverage_is_counted_by_weight_and_without_the_coinbase() {
         let connected = connected();
         let checked = connected.checked();
-        let weights: Vec<u64> = checked.block().txdata.iter().map(|tx| tx.weight().to_wu()).collect();
-        let had = checked.txids()[2];
-        let covered = Covered::of(checked.block().txdata.iter().zip(checked.txids()), |txid| *txid == had);
+        let weights: Vec<u64> = checked.sums().map(|(_, weight)| weight).collect();
+        let had = *checked.txids().nth(2).unwrap();
+        let block = checked.decode().unwrap();
+        let covered = Covered::of(block.txdata.iter().zip(checked.txids()), |txid| *txid == had);
         assert_eq!(covered, Covered { had: weights[2], all: weights[1..].iter().sum() });
     }
 
