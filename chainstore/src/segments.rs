@@ -35,6 +35,9 @@ pub(crate) struct SegmentEnd {
 /// Files that stay open.
 const KEPT_OPEN: usize = 32;
 
+/// A file by its number.
+type Opened = (u32, Arc<NamedFile>);
+
 /// Reads blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Segments {
@@ -42,7 +45,7 @@ pub(crate) struct Segments {
     magic: [u8; 4],
     repairs: Arc<Repairs>,
     /// The one that was read last stands last.
-    opened: Arc<Mutex<Vec<(u32, Arc<NamedFile>)>>>,
+    opened: Arc<Mutex<Vec<Opened>>>,
 }
 
 /// Bytes that the state row names and that are not there.
