@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_token_is_known_with_or_without_its_scheme() {
-        let genesis = bitcoin::constants::genesis_block(Network::Regtest).block_hash();
+        let genesis = genesis_block(Network::Regtest).block_hash();
         let mut server = Server::new(Network::Regtest, genesis, "0");
         assert!(!server.knows("Bearer secret"));
         server.tokens = vec![Token::new("other".into()), Token::new("secret".into())];

@@ -5,18 +5,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version as BlockVersion};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::{Hash, hash160};
 use bitcoin::script::{Builder, PushBytesBuf};
-use bitcoin::secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey};
-use bitcoin::sighash::{EcdsaSighashType, SighashCache};
-use bitcoin::transaction::Version;
 use bitcoin::{
-    Amount, Block, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
-    WPubkeyHash, Witness,
+    Block, CompactTarget, OutPoint, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, WPubkeyHash, Witness,
 };
+
+use super::support::purse::{Purse, output, replaceable, transaction};
 
 /// Coins that one transaction makes.
 const COINS_EACH: usize = 100;
@@ -28,7 +25,7 @@ const RIPE: usize = 101;
 const BITS: u32 = 0x207f_ffff;
 /// Satoshi of each coin.
 const COIN: u64 = 18_000;
-/// Satoshi that a payment of [`Purse::pay`] leaves to the miner: some 10 for each virtual byte.
+/// Satoshi that a payment of [`pay`] leaves to the miner: some 10 for each virtual byte.
 const FEE: u64 = 2_090;
 /// Longest that the chain pretends to have taken.
 const AGE: u64 = 3_600;
@@ -53,7 +50,7 @@ impl Chain {
         let split = spend(OutPoint::new(first, 0), vec![output(part, anyone); parts]);
         let split_id = split.compute_txid();
         chain.mine(&[split]);
-        let coins = vec![output(COIN, purse.script.clone()); COINS_EACH];
+        let coins = vec![output(COIN, purse.script().clone()); COINS_EACH];
         let paying = |vout: usize| spend(OutPoint::new(split_id, vout as u32), coins.clone());
         let paying: Vec<Transaction> = (0..parts).map(paying).collect();
         for block in paying.chunks(A_BLOCK) {
@@ -112,59 +109,19 @@ impl Chain {
     }
 }
 
-/// The one key to which all coins are paid.
-pub struct Purse {
-    secp: Secp256k1<All>,
-    secret: SecretKey,
-    public: PublicKey,
-    script: ScriptBuf,
+/// A payment of two coins to two scripts that nobody else is paid to: those of `number`.
+pub fn pay(purse: &Purse, coins: [OutPoint; 2], number: u64) -> Transaction {
+    let mut tx = unsigned(&coins, number, FEE);
+    purse.sign(&mut tx, &[COIN; 2]);
+    tx
 }
 
-impl Purse {
-    pub fn new() -> Self {
-        let secp = Secp256k1::new();
-        let secret = SecretKey::from_slice(&[7; 32]).expect("a small number is a key");
-        let public = secret.public_key(&secp);
-        let script = ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(&public.serialize()));
-        Self { secp, secret, public, script }
-    }
-
-    /// A payment of two coins to two scripts that nobody else is paid to: those of `number`.
-    pub fn pay(&self, coins: [OutPoint; 2], number: u64) -> Transaction {
-        let mut tx = self.unsigned(&coins, number, FEE);
-        self.sign(&mut tx);
-        tx
-    }
-
-    /// The same without a signature, and with another fee.
-    pub fn unsigned(&self, coins: &[OutPoint], number: u64, fee: u64) -> Transaction {
-        let inputs = coins.iter().map(|coin| TxIn {
-            previous_output: *coin,
-            sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
-            ..TxIn::default()
-        });
-        let half = (COIN * coins.len() as u64 - fee) / 2;
-        let rest = COIN * coins.len() as u64 - fee - half;
-        let outputs = vec![output(half, payee(number, 0)), output(rest, payee(number, 1))];
-        transaction(inputs.collect(), outputs)
-    }
-
-    fn sign(&self, tx: &mut Transaction) {
-        let mut hashes = SighashCache::new(&*tx);
-        let amount = Amount::from_sat(COIN);
-        let witnesses: Vec<Witness> = (0..tx.input.len())
-            .map(|input| {
-                let all = EcdsaSighashType::All;
-                let hash = hashes.p2wpkh_signature_hash(input, &self.script, amount, all);
-                let message = Message::from(hash.expect("the input is there"));
-                let signature = self.secp.sign_ecdsa(&message, &self.secret);
-                Witness::p2wpkh(&bitcoin::ecdsa::Signature { signature, sighash_type: all }, &self.public)
-            })
-            .collect();
-        for (input, witness) in tx.input.iter_mut().zip(witnesses) {
-            input.witness = witness;
-        }
-    }
+/// The same without a signature, and with another fee.
+pub fn unsigned(coins: &[OutPoint], number: u64, fee: u64) -> Transaction {
+    let half = (COIN * coins.len() as u64 - fee) / 2;
+    let rest = COIN * coins.len() as u64 - fee - half;
+    let outputs = vec![output(half, payee(number, 0)), output(rest, payee(number, 1))];
+    transaction(coins.iter().map(|coin| replaceable(*coin)).collect(), outputs)
 }
 
 /// To whom the payment of that number goes.
@@ -172,15 +129,6 @@ pub fn payee(number: u64, vout: u8) -> ScriptBuf {
     let mut seed = number.to_le_bytes().to_vec();
     seed.push(vout);
     ScriptBuf::new_p2wpkh(&WPubkeyHash::from_raw_hash(hash160::Hash::hash(&seed)))
-}
-
-/// A transaction that relay calls standard.
-pub fn transaction(input: Vec<TxIn>, output: Vec<TxOut>) -> Transaction {
-    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input, output }
-}
-
-pub fn output(value: u64, script_pubkey: ScriptBuf) -> TxOut {
-    TxOut { value: Amount::from_sat(value), script_pubkey }
 }
 
 fn spend(previous_output: OutPoint, outputs: Vec<TxOut>) -> Transaction {

@@ -20,10 +20,11 @@ use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{OutPoint, Transaction, TxIn, Txid, Witness};
 use serde_json::{Value, json};
 
-use chain::{Chain, Purse, payee};
+use chain::{Chain, payee};
 use peer::Peer;
 use support::client::Client;
 use support::naive::script_hash;
+use support::purse::{Purse, output, transaction};
 use support::server::{Options, Server};
 
 const PEERDEX: &str = env!("CARGO_BIN_EXE_peerdex");
@@ -39,6 +40,8 @@ const HOSTILE_INVS: u32 = 10_000;
 const FLOOD_BYTES: u64 = 150_000_000;
 /// What 100,000 transactions may add to the memory that the program holds.
 const MEMPOOL_BYTES: u64 = 300_000_000;
+/// Within which the transactions of before are there again after a restart.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Transactions of a large block.
 const A_BLOCK: usize = 3_000;
 
@@ -55,7 +58,7 @@ fn runs_scripts() -> bool {
     runs
 }
 
-fn start(peers: &[&Peer], trust: &[&Peer], tip: &str) -> (Server, String) {
+fn options(peers: &[&Peer], trust: &[&Peer]) -> (Options, String) {
     let rpc = support::free_address().to_string();
     let mut options = Options::new(PEERDEX, "regtest");
     for peer in peers {
@@ -65,10 +68,14 @@ fn start(peers: &[&Peer], trust: &[&Peer], tip: &str) -> (Server, String) {
     for peer in trust {
         options.extra.extend(["--trust".into(), peer.address.to_string()]);
     }
+    (options, rpc)
+}
+
+fn start(options: &Options, peers: &[&Peer], tip: &str) -> Server {
     let mut server = options.start();
     server.wait_synced(tip, PATIENCE);
-    peers.iter().chain(trust).for_each(|peer| peer.wait_met(PATIENCE));
-    (server, rpc)
+    peers.iter().for_each(|peer| peer.wait_met(PATIENCE));
+    server
 }
 
 /// Transactions in the mempool, as the operator is told.
@@ -88,7 +95,7 @@ fn payments(purse: &Purse, coins: &[OutPoint], first: u64) -> Vec<Transaction> {
             .step_by(half)
             .zip(pairs.chunks(half))
             .map(|(first, pairs)| {
-                let signed = move || (first..).zip(pairs).map(|(n, pair)| purse.pay(*pair, n));
+                let signed = move || (first..).zip(pairs).map(|(n, pair)| chain::pay(purse, *pair, n));
                 scope.spawn(move || signed().collect::<Vec<_>>())
             })
             .collect();
@@ -118,7 +125,8 @@ fn thousands_of_payments_a_second_are_verified_and_their_block_is_told_at_once()
     let (mut chain, coins) = Chain::with_coins(2 * count + 2, &purse);
     let signed = payments(&purse, &coins, 0);
     let peer = Peer::start(&chain.raw());
-    let (mut server, rpc) = start(&[], &[&peer], &chain.tip());
+    let (options, rpc) = options(&[], &[&peer]);
+    let mut server = start(&options, &[&peer], &chain.tip());
     let process = server.process();
     let mut client = server.client();
 
@@ -168,18 +176,30 @@ fn thousands_of_payments_a_second_are_verified_and_their_block_is_told_at_once()
     }
     let left = signed.len() - 2 * A_BLOCK;
     support::wait_for("the blocks' to leave", PATIENCE, || (mempool_size(&rpc) == left).then_some(()));
+
+    // While it is down, a block takes some more.
+    let folder = server.stop();
+    peer.extend(&serialize(chain.mine(&signed[2 * A_BLOCK..3 * A_BLOCK])));
+    let left = left - A_BLOCK;
+    let began = Instant::now();
+    let mut server = options.start_in(folder);
+    server.wait_synced(&chain.tip(), PATIENCE);
+    support::wait_for("the mempool of before", PATIENCE, || (mempool_size(&rpc) == left).then_some(()));
+    let took = began.elapsed();
+    println!("{left} transactions were there again {took:.1?} after a restart");
+    assert!(took < AGAIN, "{took:?}");
 }
 
 /// What a hostile peer sends: by turns a payment with a bad signature, an orphan of a hundred inputs, what is no
 /// transaction, and one that pays next to nothing.
-fn hostile(purse: &Purse, coins: &[OutPoint], model: &Transaction, number: u32) -> Vec<u8> {
+fn hostile(coins: &[OutPoint], model: &Transaction, number: u32) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(u64::from(number));
     let unique = u64::from(number) | 1 << 40;
     let first = random.usize(..coins.len() - 1);
     match number % 4 {
         0 => {
             // The signature is of another payment.
-            let mut tx = purse.unsigned(&coins[first..first + 2], unique, 4_000);
+            let mut tx = chain::unsigned(&coins[first..first + 2], unique, 4_000);
             for (input, signed) in tx.input.iter_mut().zip(&model.input) {
                 input.witness = signed.witness.clone();
             }
@@ -193,10 +213,10 @@ fn hostile(purse: &Purse, coins: &[OutPoint], model: &Transaction, number: u32) 
                 witness: Witness::from_slice(&[&[1; 71][..], &[2; 33]]),
                 ..TxIn::default()
             });
-            serialize(&chain::transaction(inputs.collect(), vec![chain::output(10_000, payee(unique, 0))]))
+            serialize(&transaction(inputs.collect(), vec![output(10_000, payee(unique, 0))]))
         }
         2 => std::iter::repeat_with(|| random.u8(..)).take(400).collect(),
-        _ => serialize(&purse.unsigned(&coins[first..first + 2], unique, 2)),
+        _ => serialize(&chain::unsigned(&coins[first..first + 2], unique, 2)),
     }
 }
 
@@ -216,7 +236,8 @@ fn honest_payments_are_seen_at_once_while_somebody_floods() {
     let (coins, theirs) = coins.split_at(2 * count);
     let signed = payments(&purse, coins, 0);
     let (honest, flooder) = (Peer::start(&chain.raw()), Peer::start(&chain.raw()));
-    let (mut server, rpc) = start(&[&honest, &flooder], &[], &chain.tip());
+    let (options, rpc) = options(&[&honest, &flooder], &[]);
+    let mut server = start(&options, &[&honest, &flooder], &chain.tip());
     let mut client = server.client();
     for number in 0..count as u64 {
         client.subscribe(payee(number, 0).as_bytes()).unwrap();
@@ -237,7 +258,7 @@ fn honest_payments_are_seen_at_once_while_somebody_floods() {
             let began = Instant::now();
             let mut sent = 0;
             while !stop.load(Ordering::Relaxed) {
-                flooder.say("tx", &hostile(&purse, theirs, &signed[0], sent));
+                flooder.say("tx", &hostile(theirs, &signed[0], sent));
                 sent += 1;
                 let due = began + Duration::from_secs(1) * sent / FLOOD;
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -9,6 +9,7 @@ mod support;
 mod broadcast;
 mod compact;
 mod private;
+mod many;
 mod same;
 mod seen;
 mod wallets;

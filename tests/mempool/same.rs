@@ -6,7 +6,7 @@ use super::support::node::{Node, text};
 use super::support::wait_for;
 use super::{PATIENCE, node_options, options, pool_of, rpc, signed, sorted};
 
-fn wait_same(node: &Node, at: &str, after: &str) {
+pub fn wait_same(node: &Node, at: &str, after: &str) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let same = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wait_for("the same mempool", PATIENCE, || {
@@ -18,8 +18,9 @@ fn wait_same(node: &Node, at: &str, after: &str) {
     if same.is_err() {
         let missing: Vec<_> = theirs.iter().filter(|txid| !ours.contains(txid)).collect();
         let more: Vec<_> = ours.iter().filter(|txid| !theirs.contains(txid)).collect();
+        let first = missing.first().map(|txid| node.rpc("getmempoolentry", json!([txid])));
         panic!(
-            "after {after}: {} transactions; missing {missing:?}, too many {more:?}; block {} of {}",
+            "after {after}: {} transactions; first missing {first:?}; missing {missing:?}, too many {more:?}; block {} of {}",
             theirs.len(),
             rpc(at, &["getinfo"])["db height"],
             node.height()

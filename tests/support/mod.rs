@@ -16,6 +16,7 @@ pub mod conversation;
 pub mod node;
 pub mod oddities;
 pub mod payments;
+pub mod purse;
 pub mod replay;
 pub mod slow_link;
 pub mod wire;

@@ -1,0 +1,220 @@
+//! Thousands of payments of a wallet of the test's own, with real signatures: chains, replacements, blocks that take some,
+//! reorganisations and restarts of both sides. After each thousand peerdex holds what the node holds.
+//!
+//! `PEERDEX_MANY=20000` makes so many, `PEERDEX_SEED=n` others. What leaves for want of room is not compared: a node counts
+//! the bytes of its own structures, and ours are others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Address, Network, OutPoint, Transaction, Txid};
+use fastrand::Rng;
+use serde_json::json;
+
+use super::same::wait_same;
+use super::support::node::Node;
+use super::support::purse::{Purse, output, replaceable, transaction};
+use super::{PATIENCE, node_options, options, pool_of};
+
+/// Payments, if nobody asks for more.
+const FEW: usize = 1_200;
+/// Outputs of a transaction that cuts a reward into coins.
+const CUT: u64 = 400;
+/// Virtual bytes of an input, of an output, and of what is around them.
+const SIZES: [u64; 3] = [68, 31, 11];
+
+/// A wallet, and what it has to spend.
+struct Wallet {
+    purse: Purse,
+    rng: Rng,
+    /// Outputs that nothing spends yet, as far as the wallet knows, and what each is worth.
+    coins: Vec<(OutPoint, u64)>,
+    /// What was sent and may still be waiting, with what it spends.
+    sent: BTreeMap<Txid, Sent>,
+    taken: usize,
+    replaced: usize,
+    refused: usize,
+}
+
+struct Sent {
+    tx: Transaction,
+    spends: Vec<u64>,
+    fee: u64,
+}
+
+impl Wallet {
+    /// Gets the rewards of some blocks and cuts them into coins.
+    fn paid_by(node: &Node, seed: u64) -> Self {
+        let purse = Purse::new();
+        let address = Address::from_script(purse.script(), Network::Regtest).unwrap().to_string();
+        let blocks = node.generate_to(12, &address);
+        node.generate(100);
+        let mut wallet = Self {
+            purse,
+            rng: Rng::with_seed(seed),
+            coins: Vec::new(),
+            sent: BTreeMap::new(),
+            taken: 0,
+            replaced: 0,
+            refused: 0,
+        };
+        let mut cuts = Vec::new();
+        for block in blocks {
+            let coinbase = &node.rpc("getblock", json!([block, 2]))["tx"][0];
+            let worth = super::support::naive::satoshi(&coinbase["vout"][0]["value"]);
+            let txid: Txid = coinbase["txid"].as_str().unwrap().parse().unwrap();
+            let each = (worth - 100_000) / CUT;
+            let outputs = vec![output(each, wallet.purse.script().clone()); CUT as usize];
+            let mut cut = transaction(vec![replaceable(OutPoint::new(txid, 0))], outputs);
+            wallet.purse.sign(&mut cut, &[worth]);
+            wallet.coins.extend((0..CUT as u32).map(|vout| (OutPoint::new(cut.compute_txid(), vout), each)));
+            cuts.push(serialize_hex(&cut));
+        }
+        node.generate_block(&cuts);
+        wallet
+    }
+
+    /// Sends one more payment, or one in the place of another.
+    fn pay(&mut self, node: &Node) {
+        if self.rng.u8(..8) == 0 && !self.sent.is_empty() {
+            return self.replace(node);
+        }
+        // Newest coins first, mostly: that makes chains.
+        let young = self.rng.u8(..3) > 0;
+        let mut inputs = Vec::new();
+        for _ in 0..self.rng.choice([1, 1, 1, 2, 3]).unwrap() {
+            let from = if young { self.coins.len().saturating_sub(40) } else { 0 };
+            if from < self.coins.len() {
+                inputs.push(self.coins.swap_remove(self.rng.usize(from..self.coins.len())));
+            }
+        }
+        let outputs = self.rng.choice([1, 2, 2, 2, 3, 9]).unwrap();
+        let rate = self.rng.u64(2..40);
+        self.send(node, inputs, outputs, |vsize| vsize * rate);
+    }
+
+    /// Pays more for what another transaction spends; not every one can be replaced.
+    fn replace(&mut self, node: &Node) {
+        let at = self.rng.usize(..self.sent.len());
+        let Sent { tx, spends, fee } = self.sent.values().nth(at).unwrap();
+        let inputs = tx.input.iter().map(|input| input.previous_output).zip(spends.iter().copied()).collect();
+        let (fee, more) = (*fee, self.rng.u64(1..30));
+        let before = self.taken;
+        self.send(node, inputs, 2, |vsize| fee + vsize * more);
+        self.replaced += self.taken - before;
+    }
+
+    fn send(
+        &mut self,
+        node: &Node,
+        inputs: Vec<(OutPoint, u64)>,
+        outputs: u64,
+        fee: impl FnOnce(u64) -> u64,
+    ) {
+        let spends: Vec<u64> = inputs.iter().map(|(_, value)| *value).collect();
+        let [input, out, rest] = SIZES;
+        let fee = fee(inputs.len() as u64 * input + outputs * out + rest);
+        let each = spends.iter().sum::<u64>().saturating_sub(fee) / outputs;
+        if each < 1_000 {
+            // Dust.
+            return;
+        }
+        let outputs = vec![output(each, self.purse.script().clone()); outputs as usize];
+        let inputs = inputs.iter().map(|(outpoint, _)| replaceable(*outpoint)).collect();
+        let mut tx = transaction(inputs, outputs);
+        let paid = spends.iter().sum::<u64>() - each * tx.output.len() as u64;
+        self.purse.sign(&mut tx, &spends);
+        match node.try_rpc("sendrawtransaction", json!([serialize_hex(&tx)])) {
+            Ok(_) => {
+                let txid = tx.compute_txid();
+                self.coins.extend((0..tx.output.len() as u32).map(|vout| (OutPoint::new(txid, vout), each)));
+                self.sent.insert(txid, Sent { tx, spends, fee: paid });
+                self.taken += 1;
+            }
+            // Too long a chain, or it does not pay enough for what it would replace.
+            Err(_) => self.refused += 1,
+        }
+    }
+
+    /// Forgets what was replaced and what a block took, and the coins of what was replaced.
+    fn look(&mut self, node: &Node) {
+        let pool: BTreeSet<Txid> = pool_of(node).iter().map(|txid| txid.parse().unwrap()).collect();
+        // Of what waits no longer, some was mined and some replaced.
+        let is_there = |outpoint: &OutPoint| {
+            let coin = json!([outpoint.txid.to_string(), outpoint.vout, false]);
+            pool.contains(&outpoint.txid) || !node.rpc("gettxout", coin).is_null()
+        };
+        self.coins.retain(|(coin, _)| !self.sent.contains_key(&coin.txid) || is_there(coin));
+        self.sent.retain(|txid, _| pool.contains(txid));
+    }
+}
+
+#[test]
+fn thousands_of_payments_leave_the_same_mempool() {
+    let Some(mut node) = super::node() else { return };
+    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse().unwrap());
+    let many = number("PEERDEX_MANY").map_or(FEW, |many: u64| many as usize);
+    let mut wallet = Wallet::paid_by(&node, number("PEERDEX_SEED").unwrap_or(1));
+    let (options, at) = options(&node);
+    let mut server = options.start();
+    server.wait_synced(&node.tip(), PATIENCE);
+    let (part, mut largest, mut blocks, mut reorgs) = ((many / 20).clamp(100, 1_000), 0, 0, 0);
+
+    let mut part_number = 0;
+    while wallet.taken < many {
+        let goal = (wallet.taken + part).min(many);
+        while wallet.taken < goal {
+            wallet.pay(&node);
+        }
+        part_number += 1;
+        wait_same(&node, &at, &format!("{} payments", wallet.taken));
+        largest = largest.max(pool_of(&node).len());
+        match part_number % 8 {
+            3 => {
+                // What pays most, and only some of it.
+                let pool = pool_of(&node);
+                let template = node.rpc("getblocktemplate", json!([{"rules": ["segwit"]}]));
+                let best = template["transactions"].as_array().unwrap();
+                let some: Vec<String> =
+                    best.iter().take(pool.len() / 3).map(|tx| tx["data"].as_str().unwrap().into()).collect();
+                node.generate_block(&some);
+                blocks += 1;
+            }
+            5 => {
+                node.generate(1);
+                blocks += 1;
+            }
+            6 => {
+                // Of one block: `invalidateblock` takes back what each block had before it goes to the next, a
+                // reorganisation all of it at the end; so another of a long chain comes back.
+                node.invalidate(1);
+                node.generate_block(&[]);
+                node.generate_block(&[]);
+                wait_same(&node, &at, "a reorganisation");
+                // What came back may have more descendants than a newcomer may, which no mempool keeps over a restart.
+                node.generate(1);
+                reorgs += 1;
+            }
+            7 => {
+                let folder = server.stop();
+                let before = wallet.replaced;
+                wallet.pay(&node);
+                println!("while it was down: {:?} replaced {}", wallet.sent.len(), wallet.replaced - before);
+                server = options.start_in(folder);
+                server.wait_synced(&node.tip(), PATIENCE);
+                wait_same(&node, &at, "a restart of peerdex");
+                node.stop();
+                node.start_again(&node_options());
+            }
+            _ => continue,
+        }
+        wait_same(&node, &at, &format!("what followed part {part_number}"));
+        wallet.look(&node);
+    }
+    println!(
+        "{} payments, {} of them in the place of others, {} refused; {blocks} blocks, {reorgs} reorganisations; at most \
+         {largest} in the mempool",
+        wallet.taken, wallet.replaced, wallet.refused
+    );
+    assert!(wallet.replaced > many / 100 && blocks > 0 && reorgs > 0, "too little happened");
+}
