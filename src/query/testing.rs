@@ -15,7 +15,9 @@ use bitcoin::{
     Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
     transaction,
 };
-use chainstore::{Coin, Height, NewBlock, Options, Outline, ScriptClass, ScriptKey, Store, TxNum};
+use chainstore::{
+    Coin, Height, NewBlock, Options, Outline, ScriptClass, ScriptKey, Snapshot, Store, TxNum,
+};
 
 use super::{SyncState, Touched, View};
 use crate::mempool::{Changes, FeeEstimator, Policy, Pool};
@@ -130,6 +132,11 @@ impl Chain {
     /// What all that was done adds up to: the view of a synced node, and what changed.
     pub(crate) fn commit(&mut self) -> (Arc<View>, Touched) {
         self.commit_as(SyncState::Synced)
+    }
+
+    /// The chain alone.
+    pub(crate) fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.commit().0.snapshot.clone()
     }
 
     pub(crate) fn commit_as(&mut self, sync: SyncState) -> (Arc<View>, Touched) {

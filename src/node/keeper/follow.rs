@@ -72,5 +72,7 @@ impl Keeper {
         let anew = left.iter().map(|entry| Task::Restored(Restored::new(entry.raw.clone(), entry.unix)));
         let before = std::mem::take(&mut self.restored);
         self.restored = anew.chain(before).collect();
+        // Whose parents were gone on the old tip may have them on this one.
+        self.some_came_back = true;
     }
 }

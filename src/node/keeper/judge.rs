@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::{Event, Keeper};
 use crate::mempool::{
-    Admission, Dumped, Entry, Member, Moment, Outcome, Package, PackageStep, Reject, RejectKind, Request,
-    RequestStep, ScriptCheck, ScriptJob, Unconfirmed,
+    Admission, Dumped, Entry, Member, Moment, Outcome, Package, PackageResult, PackageStep, Reject,
+    RejectKind, Request, RequestStep, ScriptCheck, ScriptJob, Unconfirmed,
 };
 use crate::node::SubmissionId;
 use crate::relay::{Job, JobId, Verdict};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 /// What is to be judged, and is asked about again once scripts were run.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) enum Task {
     Pair(JobId, Package, Trust),
     Request(SubmissionId, Request),
     Restored(Restored),
-    Kept(Wtxid, Package),
+    Kept(Kept),
 }
 
 /// A transaction that was here before.
@@ -33,8 +33,6 @@ pub(super) struct Restored {
     tx: Option<Arc<Unconfirmed>>,
     /// When it came first, Unix time in seconds.
     first_seen: u64,
-    /// Whether it waits for its parents for the second time.
-    again: bool,
 }
 
 impl Restored {
@@ -43,7 +41,28 @@ impl Restored {
     }
 
     pub(super) fn new(raw: Bytes, first_seen: u64) -> Self {
-        Self { raw, tx: None, first_seen, again: false }
+        Self { raw, tx: None, first_seen }
+    }
+}
+
+/// What a wallet handed in before the last stop: the transaction, below the parents that were sent with it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    wtxid: Wtxid,
+    package: Package,
+    since: Instant,
+}
+
+impl Kept {
+    pub(super) fn new(wtxid: Wtxid, transactions: Vec<Arc<Unconfirmed>>, since: Instant) -> Self {
+        Self { wtxid, package: Package::new(transactions, None), since }
+    }
+}
+
+impl Task {
+    /// Whether it was here before the last stop, and nobody waits for the verdict.
+    pub(super) fn is_of_before(&self) -> bool {
+        matches!(self, Self::Restored(_) | Self::Kept(_))
     }
 }
 
@@ -109,17 +128,9 @@ impl Keeper {
                     self.events.push_back(Event::Passed { id, entries, outcome });
                 }
             },
-            Task::Kept(wtxid, mut package) => match self.mempool.admit_package(&mut package, own) {
-                PackageStep::NeedsScripts(jobs) => {
-                    return self.unless_without(jobs, Task::Kept(wtxid, package));
-                }
-                PackageStep::Done(result) => {
-                    let here =
-                        result.members.iter().map(|(tx, _)| self.mempool.by_wtxid(&tx.wtxid()).cloned());
-                    let here: Vec<Arc<Entry>> = here.flatten().collect();
-                    let is_here = here.last().is_some_and(|last| last.wtxid == wtxid);
-                    self.events.push_back(if is_here { Event::Restored(here) } else { Event::Void(wtxid) });
-                }
+            Task::Kept(mut kept) => match self.mempool.admit_package(&mut kept.package, own) {
+                PackageStep::NeedsScripts(jobs) => return self.unless_without(jobs, Task::Kept(kept)),
+                PackageStep::Done(result) => self.judged_kept(kept, result),
             },
             Task::Restored(mut restored) => {
                 let parsed =
@@ -130,16 +141,61 @@ impl Keeper {
                         restored.tx = Some(parsed);
                         return self.unless_without(wanted, Task::Restored(restored));
                     }
-                    // Its parents may come after it, if a reorganisation brought them.
-                    Admission::MissingInputs { .. } if !restored.again => {
-                        self.restored.push_back(Task::Restored(Restored { again: true, ..restored }));
+                    // Its parents wait for their scripts, or come after it, as a reorganisation brought them.
+                    Admission::MissingInputs { .. } => {
+                        restored.tx = Some(parsed);
+                        self.fatherless.push(Task::Restored(restored));
                     }
+                    Admission::Accepted(_) => self.some_came_back = true,
                     // What is no longer good is forgotten.
-                    Admission::Accepted(_) | Admission::MissingInputs { .. } | Admission::Rejected(_) => {}
+                    Admission::Rejected(_) => {}
                 }
             }
         }
         None
+    }
+
+    fn judged_kept(&mut self, kept: Kept, result: PackageResult) {
+        let members = &result.members;
+        let here = members.iter().filter_map(|(tx, _)| self.mempool.by_wtxid(&tx.wtxid()).cloned());
+        let here: Vec<Arc<Entry>> = here.collect();
+        let is_mined =
+            || members.last().is_some_and(|(tx, _)| !matches!(self.snapshot.tx_num(&tx.txid()), Ok(None)));
+        let lacks_parents = |(_, member): &(_, Option<Member>)| matches!(member, Some(Member::Rejected(reject)) if reject.kind == RejectKind::MissingInputs);
+        if here.last().is_some_and(|last| last.wtxid == kept.wtxid) {
+            self.some_came_back = true;
+            self.events.push_back(Event::Restored(here));
+        } else if members.iter().any(lacks_parents) && !is_mined() {
+            let transactions = result.members.into_iter().map(|(tx, _)| tx).collect();
+            self.fatherless.push(Task::Kept(Kept::new(kept.wtxid, transactions, kept.since)));
+        } else {
+            self.events.push_back(Event::Void(kept.wtxid));
+        }
+    }
+
+    /// All that were here before were judged. Where some were taken, their children have another chance; the parents of
+    /// the others are gone, and so are they.
+    ///
+    /// But what a wallet handed in is not given up: after a crash its parents come from peers again.
+    pub(super) fn judge_fatherless(&mut self, now: Now) {
+        let fatherless = std::mem::take(&mut self.fatherless);
+        if std::mem::take(&mut self.some_came_back) {
+            self.restored.extend(fatherless);
+            return;
+        }
+        for task in fatherless {
+            let Task::Kept(kept) = task else { continue };
+            if now.instant.saturating_since(kept.since) < self.mempool.policy().expiry {
+                self.kept_fatherless.push(kept);
+            } else {
+                self.events.push_back(Event::Void(kept.wtxid));
+            }
+        }
+    }
+
+    /// Parents of what wallets handed in before the last stop may have come from peers.
+    pub(super) fn look_for_parents(&mut self) {
+        self.restored.extend(self.kept_fatherless.drain(..).map(Task::Kept));
     }
 
     /// Where scripts cannot be run, nobody's word is taken for them.
@@ -164,7 +220,7 @@ impl Keeper {
                 let why = "this server was built without a script verifier and shows nothing to peers that it cannot judge";
                 self.events.push_back(Event::Submitted { id, outcome: Outcome::Unavailable(why.into()) });
             }
-            Task::Restored(_) | Task::Kept(..) => {}
+            Task::Restored(_) | Task::Kept(_) => {}
         }
         None
     }
@@ -172,6 +228,7 @@ impl Keeper {
     fn wait(&mut self, jobs: Vec<ScriptJob>, task: Task) {
         // It is asked about again after the first of them; by then others may be done too.
         let Some(first) = jobs.first().map(|job| job.tx.wtxid()) else { return };
+        self.restoring += usize::from(task.is_of_before());
         for job in jobs {
             if let hash_map::Entry::Vacant(place) = self.waiting.entry(job.tx.wtxid()) {
                 place.insert(Vec::new());

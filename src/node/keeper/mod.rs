@@ -27,7 +27,7 @@ use crate::mempool::{
 use crate::query::Touched;
 use crate::relay::{Job, JobId, Verdict};
 use crate::time::{Instant, Now};
-use judge::{Restored, Task, Trust};
+use judge::{Kept, Restored, Task, Trust};
 use reader::Reader;
 pub use way::KnownBlock;
 
@@ -127,7 +127,16 @@ pub struct Keeper {
     started: bool,
     /// By the transaction whose scripts are being run.
     waiting: HashMap<Wtxid, Vec<Task>>,
+    /// Transactions of before the last stop that are still to be judged.
     restored: VecDeque<Task>,
+    /// Those of them whose parents are not here yet: they may be among those that are still to be judged.
+    fatherless: Vec<Task>,
+    /// What wallets handed in before the last stop and what has no parents yet: looked at now and then.
+    kept_fatherless: Vec<Kept>,
+    /// How many of them wait for their scripts.
+    restoring: usize,
+    /// Whether any was taken since the fatherless were last judged.
+    some_came_back: bool,
     touched: Touched,
     /// Whether wallets should be shown something, and whether at once.
     is_news: bool,
@@ -170,6 +179,10 @@ impl Keeper {
             started: false,
             waiting: HashMap::new(),
             restored: VecDeque::new(),
+            fatherless: Vec::new(),
+            kept_fatherless: Vec::new(),
+            restoring: 0,
+            some_came_back: false,
             touched: Touched::default(),
             is_news: true,
             is_urgent: true,
@@ -202,6 +215,7 @@ impl Keeper {
             Command::Scripts(job, result) => {
                 self.mempool.scripts_done(&job, result);
                 for task in self.waiting.remove(&job.tx.wtxid()).unwrap_or_default() {
+                    self.restoring -= usize::from(task.is_of_before());
                     self.run(now, task);
                 }
             }
@@ -214,7 +228,7 @@ impl Keeper {
                     .extend(transactions.into_iter().map(|dumped| Task::Restored(Restored::of(dumped))));
             }
             Command::RestoreBroadcast(wtxid, transactions) => {
-                self.restored.push_back(Task::Kept(wtxid, Package::new(transactions, None)));
+                self.restored.push_back(Task::Kept(Kept::new(wtxid, transactions, now.instant)));
             }
         }
         self.settle(now, true);
@@ -225,6 +239,7 @@ impl Keeper {
         if self.next_look <= now.instant {
             self.next_look = now.instant + LOOK_EVERY;
             self.mempool.trim(now);
+            self.look_for_parents();
             self.is_news = true;
         }
         self.settle(now, true);
@@ -243,7 +258,8 @@ impl Keeper {
 
     fn has_restored(&self) -> bool {
         // No more than are being judged already: scripts take longer than this.
-        self.started && !self.restored.is_empty() && self.waiting.len() < RESTORED_AT_ONCE
+        let has_some = !self.restored.is_empty() || (self.restoring == 0 && !self.fatherless.is_empty());
+        self.started && has_some && self.waiting.len() < RESTORED_AT_ONCE
     }
 
     /// Does some of it, when there is nothing better to do.
@@ -254,6 +270,9 @@ impl Keeper {
         }
         if !self.has_restored() {
             return;
+        }
+        if self.restored.is_empty() {
+            self.judge_fatherless(now);
         }
         for task in self.restored.drain(..RESTORED_AT_ONCE.min(self.restored.len())).collect::<Vec<_>>() {
             self.run(now, task);
@@ -341,3 +360,6 @@ impl Keeper {
         self.events.insert(at, news);
     }
 }
+
+#[cfg(test)]
+mod tests;
