@@ -8,8 +8,8 @@ mod support;
 
 mod broadcast;
 mod compact;
-mod private;
 mod many;
+mod private;
 mod same;
 mod seen;
 mod wallets;
