@@ -15,9 +15,7 @@ use bitcoin::{
     Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
     transaction,
 };
-use chainstore::{
-    Coin, Height, NewBlock, Options, Outline, ScriptClass, ScriptKey, Snapshot, Store, TxNum,
-};
+use chainstore::{Coin, Height, NewBlock, Options, Outline, ScriptClass, ScriptKey, Snapshot, Store, TxNum};
 
 use super::{SyncState, Touched, View};
 use crate::mempool::{Changes, FeeEstimator, Policy, Pool};
