@@ -90,8 +90,9 @@ impl World {
                 crates.extend(names.map(|name| name.replace('-', "_")));
             }
         }
-        let types = std::fs::read_to_string(root().join("chainstore/src/types.rs")).unwrap();
-        let store_types = types.lines().filter_map(|line| {
+        let words = ["types", "outline"]
+            .map(|file| std::fs::read_to_string(root().join(format!("chainstore/src/{file}.rs"))).unwrap());
+        let store_types = words.iter().flat_map(|file| file.lines()).filter_map(|line| {
             let mut words = line.strip_prefix("pub ")?.split(|c: char| !c.is_alphanumeric() && c != '_');
             words.find(|word| ["struct", "enum", "fn", "const", "type", "trait"].contains(word))?;
             words.find(|word| *word != "fn").map(str::to_string)

@@ -18,7 +18,7 @@ pub struct Layer {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Store {
     Nothing,
-    /// What `chainstore/src/types.rs` defines.
+    /// What `chainstore/src/types.rs` and `outline.rs` define: words for what is handed to it.
     Types,
     Everything,
 }
