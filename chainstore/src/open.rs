@@ -13,7 +13,7 @@ use crate::disk::{Backend, Disk, NamedFile, remove_unnamed};
 use crate::error::Error;
 use crate::files::Files;
 use crate::manifest::Manifest;
-use crate::segments::SegmentWriter;
+use crate::segments::{SegmentWriter, Segments};
 use crate::store::{Lock, Options, Parts};
 use crate::tip::{self, State, TipFile};
 use crate::view::View;
@@ -71,9 +71,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options, kept: &mut Kept) -> R
         }
         None => Arc::new(Files::open(&disk, magic, state.headers, &arrays)?),
     };
-    let segments = SegmentWriter::open(disk.clone(), magic, options.segment_bytes, state.end)?;
-    // What it removed may come again under the same name.
-    files.blocks.close();
+    let segments = SegmentWriter::open(files.blocks.clone(), options.segment_bytes, state.end)?;
 
     let tx_ends = Arc::new(files.tx_ends(state.base.blocks)?);
     let deltas = tip.deltas()?.into_iter().map(Arc::new).collect();
@@ -134,7 +132,8 @@ fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(),
     }
     create_db_file(&**disk, tip::FILE, tip::create)?;
     Files::create(&**disk)?;
-    SegmentWriter::open(disk.clone(), magic, options.segment_bytes, State::empty().end)?.sync()?;
+    let segments = Segments::new(disk.clone(), magic);
+    SegmentWriter::open(segments, options.segment_bytes, State::empty().end)?.sync()?;
     disk.sync_dir("").map_err(|error| Error::io("data folder", "fsync", error))
 }
 

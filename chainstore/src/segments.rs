@@ -112,9 +112,11 @@ impl Segments {
         Self { disk, magic, repairs: Arc::default(), opened: Arc::default() }
     }
 
-    /// Opens files anew from now on, as some of their names may be other files'.
-    pub(crate) fn close(&self) {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Removes a file. Its name may be another file's later.
+    fn remove(&self, segment: u32) -> Result<(), Error> {
+        remove(&*self.disk, &file_name(segment))?;
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != segment);
+        Ok(())
     }
 
     fn file(&self, segment: u32) -> Result<Arc<NamedFile>, Error> {
@@ -164,8 +166,7 @@ impl Segments {
 /// Appends blocks. Nothing is durable before [`SegmentWriter::sync`].
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
-    disk: Arc<dyn Disk>,
-    magic: [u8; 4],
+    segments: Segments,
     segment_bytes: u32,
     end: SegmentEnd,
     current: NamedFile,
@@ -182,12 +183,8 @@ pub(crate) struct SegmentWriter {
 impl SegmentWriter {
     /// Cuts what lies behind `end` and continues there. What is missing before it is [`SegmentWriter::lost`]; only
     /// where nothing is left is the folder refused, as then it is likely that a disk is not mounted.
-    pub(crate) fn open(
-        disk: Arc<dyn Disk>,
-        magic: [u8; 4],
-        segment_bytes: u32,
-        end: SegmentEnd,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(segments: Segments, segment_bytes: u32, end: SegmentEnd) -> Result<Self, Error> {
+        let disk = &*segments.disk;
         let mut found = Vec::new();
         for name in disk.list("blocks").map_err(|error| Error::io("blocks", "list", error))? {
             let number = name.strip_suffix(".blk").and_then(|digits| digits.parse::<u32>().ok());
@@ -195,7 +192,7 @@ impl SegmentWriter {
         }
         found.sort_unstable();
         for &segment in found.iter().filter(|segment| **segment > end.segment) {
-            remove(&*disk, &file_name(segment))?;
+            segments.remove(segment)?;
         }
         found.retain(|segment| *segment <= end.segment);
         if found.is_empty() && end != SegmentEnd::default() {
@@ -204,7 +201,7 @@ impl SegmentWriter {
         let missing = (0..end.segment).filter(|segment| found.binary_search(segment).is_err());
         let lost_file = |segment| Lost { segment, from: 0, what: missing_file(segment) };
         let mut lost: Vec<Lost> = missing.map(lost_file).collect();
-        let current = NamedFile::create(&*disk, &file_name(end.segment))?;
+        let current = NamedFile::create(disk, &file_name(end.segment))?;
         let (length, named) = (current.len()?, u64::from(end.offset));
         if length < named {
             let what = format!("{length} bytes long, but {named} were committed");
@@ -216,8 +213,7 @@ impl SegmentWriter {
         }
         let new_name = found.last() != Some(&end.segment) || named == 0;
         Ok(Self {
-            disk,
-            magic,
+            segments,
             segment_bytes,
             end,
             current,
@@ -247,14 +243,14 @@ impl SegmentWriter {
         let fits = self.end.offset.checked_add(size).is_some_and(|end| end <= self.segment_bytes);
         if !fits && self.end.offset > 0 {
             let segment = self.end.segment + 1;
-            let next = NamedFile::create(&*self.disk, &file_name(segment))?;
+            let next = NamedFile::create(&*self.segments.disk, &file_name(segment))?;
             self.filled.push(std::mem::replace(&mut self.current, next));
             self.end = SegmentEnd { segment, offset: 0 };
             self.new_name = true;
         }
         self.dirty = true;
         self.record.clear();
-        put_record(&mut self.record, self.magic, block);
+        put_record(&mut self.record, self.segments.magic, block);
         self.current.write(&self.record, u64::from(self.end.offset))?;
         let pos = BlockPos { segment: self.end.segment, offset: self.end.offset, length };
         self.end.offset += size;
@@ -271,7 +267,8 @@ impl SegmentWriter {
             self.dirty = false;
         }
         if self.new_name {
-            self.disk.sync_dir("blocks").map_err(|error| Error::io("blocks", "fsync", error))?;
+            let synced = self.segments.disk.sync_dir("blocks");
+            synced.map_err(|error| Error::io("blocks", "fsync", error))?;
             self.new_name = false;
         }
         Ok(())
@@ -280,10 +277,10 @@ impl SegmentWriter {
     /// Goes back to an earlier end that was durable then.
     pub(crate) fn rewind(&mut self, end: SegmentEnd) -> Result<(), Error> {
         for segment in end.segment + 1..=self.end.segment {
-            remove(&*self.disk, &file_name(segment))?;
+            self.segments.remove(segment)?;
         }
         if self.end.segment != end.segment {
-            self.current = NamedFile::create(&*self.disk, &file_name(end.segment))?;
+            self.current = NamedFile::create(&*self.segments.disk, &file_name(end.segment))?;
         }
         self.filled.clear();
         self.end = end;

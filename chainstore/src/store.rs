@@ -528,8 +528,6 @@ impl Store {
         self.staged = Staged::nothing(&self.view, &self.state);
         let rewound =
             if self.segments.end() == self.state.end { Ok(()) } else { self.segments.rewind(self.state.end) };
-        // Names that were removed will be other files'.
-        self.view.files.blocks.close();
         rewound.map_err(|error| self.kill(error))
     }
 
