@@ -104,10 +104,7 @@ impl HeaderSync {
     /// before. Nobody is punished, as a peer may well have seen two blocks before we saw one.
     fn take_unconnecting(&mut self, from: PeerId, last: BlockHash) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.announced = Some(last);
-            if peer.want == Want::Nothing {
-                peer.want = Want::News;
-            }
+            peer.announces(last);
         }
     }
 

@@ -111,6 +111,14 @@ impl Peer {
         Some(sent + if self.announced.is_some() { REPEAT_NEWS } else { REPEAT })
     }
 
+    /// It announced a block whose header we lack, or cannot connect.
+    pub fn announces(&mut self, hash: BlockHash) {
+        self.announced = Some(hash);
+        if self.want == Want::Nothing {
+            self.want = Want::News;
+        }
+    }
+
     /// Records that the peer has `tip`; returns whether that is news.
     pub fn saw(&mut self, tip: HeaderTip) -> bool {
         let better = self.tip.is_none_or(|old| tip.work > old.work);

@@ -138,10 +138,7 @@ impl HeaderSync {
         if self.tree.contains(hash) {
             self.peer_has(from, hash);
         } else {
-            peer.announced = Some(hash);
-            if peer.want == Want::Nothing {
-                peer.want = Want::News;
-            }
+            peer.announces(hash);
         }
         self.ask(now);
     }
