@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -163,8 +164,7 @@ impl<'a> Talk<'a> {
             self.tell();
             // Mostly all of it is taken at once.
             if !self.outgoing.is_empty()
-                && let Some(written) =
-                    poll_fn(|cx| now_or_never(wire.poll_write(cx, &mut self.outgoing))).await
+                && let Some(written) = poll_fn(|cx| wire.poll_write(cx, &mut self.outgoing)).now_or_never()
             {
                 self.moved_out(written?);
             }
@@ -380,14 +380,6 @@ fn poll(
     match lines {
         Some(lines) => wire.poll_read(context, lines).map_ok(Moved::In),
         None => Poll::Pending,
-    }
-}
-
-/// `None` where it would have to wait.
-fn now_or_never<T>(poll: Poll<T>) -> Poll<Option<T>> {
-    match poll {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => Poll::Ready(None),
     }
 }
 
