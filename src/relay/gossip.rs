@@ -323,8 +323,8 @@ impl Relay {
             self.outputs.push_back(Output::Admit(job));
         }
         self.outputs.extend(std::iter::from_fn(|| self.broadcasts.poll()));
-        for (entry, is_secret) in self.broadcasts.secrets.drain(..) {
-            self.holdings.set_secret(entry.wtxid, is_secret);
+        for (wtxid, is_secret) in self.broadcasts.secrets.drain(..) {
+            self.holdings.set_secret(wtxid, is_secret);
         }
         for (peer, entry) in self.broadcasts.sent.drain(..) {
             self.announcements.sent(peer, &entry, &self.holdings);

@@ -76,7 +76,7 @@ pub(super) struct Broadcasts {
     pub sent: Vec<(PeerId, Arc<Entry>)>,
     pub echoed: Vec<Arc<Entry>>,
     /// What nobody may learn of from now on, or may again.
-    pub secrets: Vec<(Arc<Entry>, bool)>,
+    pub secrets: Vec<(Wtxid, bool)>,
 }
 
 impl Broadcasts {
@@ -182,7 +182,7 @@ impl Broadcasts {
             broadcast.report.is_echoed = kept.is_echoed;
             broadcast.next_round = now + next_wait(kept.is_echoed, rng);
             if broadcast.is_secret() {
-                self.secrets.extend(entries.iter().map(|entry| (entry.clone(), true)));
+                self.secrets.extend(broadcast.secrecy());
             }
         }
         self.settle(now, last.wtxid);
@@ -343,11 +343,10 @@ impl Broadcasts {
             broadcast.next_round = now + next_wait(true, rng);
             self.private.remove(key);
             if was_secret {
-                self.secrets.extend(broadcast.entries.iter().map(|entry| (entry.clone(), false)));
+                self.secrets.extend(broadcast.secrecy());
             }
             self.echoed.extend(broadcast.entries.iter().cloned());
-            let kept = KeptState { is_private: broadcast.is_private(), is_echoed: true };
-            self.outputs.push_back(Output::Note { wtxid: key, kept });
+            self.outputs.push_back(Output::Note { wtxid: key, kept: broadcast.kept() });
         }
         self.settle(now, key);
     }

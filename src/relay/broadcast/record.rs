@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::types::{BroadcastId, BroadcastReport, Evidence, Way};
+use bitcoin::Wtxid;
+
+use super::super::types::{BroadcastId, BroadcastReport, Evidence, KeptState, Way};
 use super::FEE_FILTER_OF_SYNC;
 use crate::mempool::{Entry, FeeRate};
 use crate::peer::PeerId;
@@ -105,6 +107,17 @@ impl Broadcast {
     /// Whether nobody may learn from us that we have it.
     pub fn is_secret(&self) -> bool {
         self.is_private() && !self.report.is_echoed
+    }
+
+    /// Whether peers may learn of its transactions, as it is said of each.
+    pub fn secrecy(&self) -> impl Iterator<Item = (Wtxid, bool)> {
+        let is_secret = self.is_secret();
+        self.entries.iter().map(move |entry| (entry.wtxid, is_secret))
+    }
+
+    /// What of it is kept on disk beside its transactions.
+    pub fn kept(&self) -> KeptState {
+        KeptState { is_private: self.is_private(), is_echoed: self.report.is_echoed }
     }
 
     pub fn due(&self) -> Instant {

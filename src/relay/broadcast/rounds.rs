@@ -2,8 +2,8 @@
 
 use super::record::{Broadcast, Contact};
 use super::{
-    BroadcastError, Broadcasts, FIRST_PEERS, FIRST_PROBE, FeeRate, Instant, Inventory, KeptState, MORE_AFTER,
-    Message, Output, PROBE_FOR, PeerId, PrivateState, Way, Wtxid, next_wait,
+    BroadcastError, Broadcasts, FIRST_PEERS, FIRST_PROBE, FeeRate, Instant, Inventory, MORE_AFTER, Message,
+    Output, PROBE_FOR, PeerId, PrivateState, Way, Wtxid, next_wait,
 };
 
 impl Broadcasts {
@@ -59,12 +59,9 @@ impl Broadcasts {
         let Some(broadcast) = self.broadcasts.get_mut(&key).filter(|_| way.is_some()) else { return };
         let was_secret = broadcast.is_secret();
         broadcast.report.way = way;
-        let is_secret = broadcast.is_secret();
-        if is_secret != was_secret {
-            self.secrets.extend(broadcast.entries.iter().map(|entry| (entry.clone(), is_secret)));
-            let kept =
-                KeptState { is_private: broadcast.is_private(), is_echoed: broadcast.report.is_echoed };
-            self.outputs.push_back(Output::Note { wtxid: key, kept });
+        if broadcast.is_secret() != was_secret {
+            self.secrets.extend(broadcast.secrecy());
+            self.outputs.push_back(Output::Note { wtxid: key, kept: broadcast.kept() });
         }
     }
 
