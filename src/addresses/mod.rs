@@ -9,9 +9,7 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitcoin::p2p::ServiceFlags;
-
-use crate::peer::{Address, Gossip, Host, PeerId};
+use crate::peer::{Address, Gossip, Host, PeerId, serves_witnesses};
 use crate::time::{Instant, Now};
 
 /// Addresses in all.
@@ -196,8 +194,7 @@ impl Addresses {
 
     fn add(&mut self, now: Now, source: &Source, entry: &Gossip) {
         let Gossip { time, services, address } = entry;
-        let serves = services.has(ServiceFlags::NETWORK) || services.has(ServiceFlags::NETWORK_LIMITED);
-        if !serves || !services.has(ServiceFlags::WITNESS) {
+        if !serves_witnesses(*services) {
             return;
         }
         let is_true = *time > FIRST_TIME && u64::from(*time) <= now.unix + MAX_AHEAD;

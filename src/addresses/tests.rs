@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use bitcoin::p2p::ServiceFlags;
+
 use super::*;
 
 const ONION: Reach = Reach { onion: true, clearnet: false };

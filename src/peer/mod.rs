@@ -32,6 +32,6 @@ pub use private::{LIFETIME, PrivateOutput, PrivateSession};
 pub use session::{Local, Output, Session, USER_AGENT};
 pub use types::{
     CloseReason, CompactBlock, Inventory, InventoryKind, Message, Misbehavior, PeerId, PeerInfo, Version,
-    WireBlock,
+    WireBlock, serves_witnesses,
 };
 pub use wire::{Command, Frame, FrameDecoder, FrameError, HEADER_LEN, MAX_PAYLOAD_LEN, Pending};

@@ -20,7 +20,7 @@ use bitcoin::p2p::ServiceFlags;
 use bytes::Bytes;
 
 use super::message::{DecodeError, decode, encode};
-use super::types::{CloseReason, Inventory, InventoryKind, Message, Misbehavior, Version};
+use super::types::{CloseReason, Inventory, InventoryKind, Message, Misbehavior, Version, serves_witnesses};
 use super::wire::{Command, Frame, FrameDecoder};
 use crate::time::{Instant, Now};
 
@@ -222,9 +222,7 @@ impl PrivateSession {
         if theirs.user_agent.len() > MAX_USER_AGENT_LEN {
             return;
         }
-        let serves =
-            theirs.services.has(ServiceFlags::NETWORK) || theirs.services.has(ServiceFlags::NETWORK_LIMITED);
-        if !serves || !theirs.services.has(ServiceFlags::WITNESS) {
+        if !serves_witnesses(theirs.services) {
             return self.useless("serves no blocks with witnesses");
         }
         if theirs.version < MIN_PEER_VERSION {

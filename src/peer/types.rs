@@ -43,8 +43,17 @@ impl PeerInfo {
 
     /// Whether the peer serves at least its newest 288 blocks (BIP159).
     pub fn serves_recent(&self) -> bool {
-        self.serves_history() || self.services.has(ServiceFlags::NETWORK_LIMITED)
+        serves_recent(self.services)
     }
+}
+
+fn serves_recent(services: ServiceFlags) -> bool {
+    services.has(ServiceFlags::NETWORK) || services.has(ServiceFlags::NETWORK_LIMITED)
+}
+
+/// Whether a peer of these services serves at least its newest 288 blocks, with witnesses (BIP159, BIP144).
+pub fn serves_witnesses(services: ServiceFlags) -> bool {
+    serves_recent(services) && services.has(ServiceFlags::WITNESS)
 }
 
 /// What an `inv`, `getdata` or `notfound` entry names.
