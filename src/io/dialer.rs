@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bitcoin::hex::DisplayHex as _;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_socks::tcp::Socks5Stream;
@@ -53,7 +54,7 @@ impl Dialer {
         let Some(at) = proxy else { return Ok(Self(None)) };
         let mut prefix = [0; PREFIX_BYTES];
         getrandom::fill(&mut prefix).map_err(|error| io::Error::other(error.to_string()))?;
-        let prefix = prefix.iter().map(|byte| format!("{byte:02x}")).collect();
+        let prefix = prefix.to_lower_hex_string();
         Ok(Self(Some(Arc::new(Proxy { at, prefix, connections: AtomicU64::new(0) }))))
     }
 

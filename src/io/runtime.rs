@@ -130,9 +130,11 @@ impl Runtime {
 
     /// They are worth little, and a few hundred kilobytes.
     fn write_addresses(&self) {
+        if self.private.is_none() {
+            return;
+        }
         let addresses = self.node.addresses();
-        if self.private.is_some()
-            && !addresses.is_empty()
+        if !addresses.is_empty()
             && let Err(error) = dump::write_addresses(&self.data_dir, &addresses)
         {
             warn!(%error, "addresses of peers cannot be written");
