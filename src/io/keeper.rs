@@ -9,13 +9,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::clock::Clock;
 use super::dump;
 use super::threads::{CheckJob, ThreadEvent};
+use crate::mempool::Removal;
 use crate::node::Input;
-use crate::node::keeper::{Command, Keeper};
+use crate::node::keeper::{Command, Event, Keeper};
 use crate::time::Now;
 
 /// How often what it keeps is written down.
@@ -44,6 +45,19 @@ pub fn dump(keeper: &Keeper, now: Now, data_dir: &Path, run: impl FnOnce(Box<dyn
     }));
 }
 
+/// What the operator may want to know who misses a transaction.
+fn log(event: &Event) {
+    match event {
+        Event::Refused(tx, why) => debug!(txid = %tx.txid(), %why, "transaction not taken"),
+        Event::Changed(changes) => {
+            for (entry, why) in changes.removed.iter().filter(|(_, why)| *why != Removal::Confirmed) {
+                debug!(txid = %entry.txid, ?why, "transaction left the mempool");
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Starts it. It ends when it is told so, and gives back what it kept.
 pub fn start(
     clock: Clock,
@@ -61,6 +75,7 @@ pub fn start(
                 let _ = checks.send(CheckJob::Scripts(job));
             }
             while let Some(event) = keeper.poll() {
+                log(&event);
                 if events.send(ThreadEvent::Input(Input::Mempool(event))).is_err() {
                     return keeper;
                 }

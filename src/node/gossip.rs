@@ -2,7 +2,7 @@
 
 use super::keeper::{self, Event, MempoolNews};
 use super::{Node, Notice, Output, SubmissionId, tip_of};
-use crate::mempool::{FeeRate, Outcome, Submission};
+use crate::mempool::{FeeRate, Outcome, RejectKind, Submission};
 use crate::peer::PeerId;
 use crate::relay::{self, BroadcastId, BroadcastReport, Confirmed, KeptState};
 use crate::time::Now;
@@ -71,7 +71,9 @@ impl Node {
                 self.spare.left(&changes);
                 self.relay.handle_mempool(now, &changes);
             }
-            Event::Refused(tx) => self.spare.refused(&tx),
+            // Without its witness it is not what a block would have.
+            Event::Refused(_, why) if why.kind == RejectKind::WitnessStripped => {}
+            Event::Refused(tx, _) => self.spare.refused(&tx),
             Event::Followed { left, connected } => {
                 for _ in left {
                     self.relay.handle_block_disconnected(now);

@@ -3,6 +3,11 @@
 //!
 //! `PEERDEX_MANY=20000` makes so many, `PEERDEX_SEED=n` others. What leaves for want of room is not compared: a node counts
 //! the bytes of its own structures, and ours are others.
+//!
+//! A node announces what came within a tenth of a second with the shortest families first, not as it came. Where the
+//! order decides, two mempools differ by right, two nodes' too, so the wallet sees to it that it does not: it waits before
+//! and after a replacement, and adds nothing to a family that only the carve-out would let grow (a node that is started
+//! again forgets one of such a family itself).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +25,8 @@ use super::{PATIENCE, node_options, options, pool_of};
 const FEW: usize = 1_200;
 /// Outputs of a transaction that cuts a reward into coins.
 const CUT: u64 = 400;
+/// Most transactions that hang on another, itself included, without the carve-out.
+const FAMILY: u64 = 25;
 /// Virtual bytes of an input, of an output, and of what is around them.
 const SIZES: [u64; 3] = [68, 31, 11];
 
@@ -74,11 +81,8 @@ impl Wallet {
         wallet
     }
 
-    /// Sends one more payment, or one in the place of another.
+    /// Sends one more payment.
     fn pay(&mut self, node: &Node) {
-        if self.rng.u8(..8) == 0 && !self.sent.is_empty() {
-            return self.replace(node);
-        }
         // Newest coins first, mostly: that makes chains.
         let young = self.rng.u8(..3) > 0;
         let mut inputs = Vec::new();
@@ -88,9 +92,26 @@ impl Wallet {
                 inputs.push(self.coins.swap_remove(self.rng.usize(from..self.coins.len())));
             }
         }
+        if inputs.iter().any(|(coin, _)| self.is_full(node, coin.txid)) {
+            self.refused += 1;
+            return;
+        }
         let outputs = self.rng.choice([1, 2, 2, 2, 3, 9]).unwrap();
         let rate = self.rng.u64(2..40);
         self.send(node, inputs, outputs, |vsize| vsize * rate);
+    }
+
+    /// Whether a transaction has all the descendants that it may have, or one has from which it descends.
+    fn is_full(&self, node: &Node, txid: Txid) -> bool {
+        if !self.sent.contains_key(&txid) {
+            return false;
+        }
+        let txid = txid.to_string();
+        // One that was replaced is found out when its coin is spent.
+        let Ok(own) = node.try_rpc("getmempoolentry", json!([txid])) else { return false };
+        let ancestors = node.rpc("getmempoolancestors", json!([txid, true]));
+        let mut family = ancestors.as_object().unwrap().values().chain([&own]);
+        family.any(|entry| entry["descendantcount"].as_u64().unwrap() >= FAMILY)
     }
 
     /// Pays more for what another transaction spends; not every one can be replaced.
@@ -150,13 +171,14 @@ impl Wallet {
 }
 
 #[test]
-#[ignore = "in some runs one transaction of some hundred is missing here, and it is not known why: see docs/status.md"]
 fn thousands_of_payments_leave_the_same_mempool() {
     let Some(mut node) = super::node() else { return };
     let number = |name: &str| std::env::var(name).ok().map(|number| number.parse().unwrap());
     let many = number("PEERDEX_MANY").map_or(FEW, |many: u64| many as usize);
     let mut wallet = Wallet::paid_by(&node, number("PEERDEX_SEED").unwrap_or(1));
-    let (options, at) = options(&node);
+    let (mut options, at) = options(&node);
+    // What was not taken, and why.
+    options.extra.extend(["--log".into(), "debug".into()]);
     let mut server = options.start();
     server.wait_synced(&node.tip(), PATIENCE);
     let (part, mut largest, mut blocks, mut reorgs) = ((many / 20).clamp(100, 1_000), 0, 0, 0);
@@ -165,7 +187,13 @@ fn thousands_of_payments_leave_the_same_mempool() {
     while wallet.taken < many {
         let goal = (wallet.taken + part).min(many);
         while wallet.taken < goal {
-            wallet.pay(&node);
+            if wallet.rng.u8(..10) > 0 {
+                wallet.pay(&node);
+            } else if !wallet.sent.is_empty() {
+                wait_same(&node, &at, "what came before a replacement");
+                wallet.replace(&node);
+                wait_same(&node, &at, "a replacement");
+            }
         }
         part_number += 1;
         wait_same(&node, &at, &format!("{} payments", wallet.taken));

@@ -19,13 +19,21 @@ pub fn wait_same(node: &Node, at: &str, after: &str) {
         let missing: Vec<_> = theirs.iter().filter(|txid| !ours.contains(txid)).collect();
         let more: Vec<_> = ours.iter().filter(|txid| !theirs.contains(txid)).collect();
         let first = missing.first().map(|txid| node.rpc("getmempoolentry", json!([txid])));
+        let said = first.as_ref().map_or_else(String::new, |first| said_of(node, &text(&first["wtxid"])));
         panic!(
-            "after {after}: {} transactions; first missing {first:?}; missing {missing:?}, too many {more:?}; block {} of {}",
+            "after {after}: {} transactions; first missing {first:?}; missing {missing:?}, too many {more:?}; block {} of \
+             {}; the node on the first:\n{said}",
             theirs.len(),
             rpc(at, &["getinfo"])["db height"],
             node.height()
         );
     }
+}
+
+/// What the node's log says of a transaction.
+fn said_of(node: &Node, wtxid: &str) -> String {
+    let log = std::fs::read_to_string(node.folder().join("regtest/debug.log")).unwrap_or_default();
+    log.lines().filter(|line| line.contains(wtxid)).collect::<Vec<_>>().join("\n")
 }
 
 /// A payment of the node's wallet. It has no lock time: the wallet would forbid it any earlier block than the next, so the

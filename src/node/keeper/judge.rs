@@ -93,11 +93,10 @@ impl Keeper {
                     Admission::MissingInputs { parents } => Verdict::MissingInputs { parents },
                     Admission::Rejected(reject) => Verdict::Rejected(reject),
                 };
-                // Without its witness it is not what a block would have.
-                let is_stripped =
-                    matches!(&verdict, Verdict::Rejected(why) if why.kind == RejectKind::WitnessStripped);
-                if !matches!(verdict, Verdict::Accepted(_)) && !is_stripped {
-                    self.events.push_back(Event::Refused(Arc::clone(&job.tx)));
+                match &verdict {
+                    Verdict::Accepted(_) => {}
+                    Verdict::MissingInputs { .. } => self.refused(&job.tx, &lacks_inputs()),
+                    Verdict::Rejected(why) => self.refused(&job.tx, why),
                 }
                 self.events.push_back(Event::Verdict { id: job.id, verdict, child: None });
             }
@@ -148,7 +147,7 @@ impl Keeper {
                     }
                     Admission::Accepted(_) => self.some_came_back = true,
                     // What is no longer good is forgotten.
-                    Admission::Rejected(_) => {}
+                    Admission::Rejected(why) => self.refused(&parsed, &why),
                 }
             }
         }
@@ -161,7 +160,10 @@ impl Keeper {
         let here: Vec<Arc<Entry>> = here.collect();
         let is_mined =
             || members.last().is_some_and(|(tx, _)| !matches!(self.snapshot.tx_num(&tx.txid()), Ok(None)));
-        let lacks_parents = |(_, member): &(_, Option<Member>)| matches!(member, Some(Member::Rejected(reject)) if reject.kind == RejectKind::MissingInputs);
+        let lacks_parents = |(_, member): &(_, Option<Member>)| match member {
+            Some(Member::Rejected(reject)) => reject.kind == RejectKind::MissingInputs,
+            _ => false,
+        };
         if here.last().is_some_and(|last| last.wtxid == kept.wtxid) {
             self.some_came_back = true;
             self.events.push_back(Event::Restored(here));
@@ -228,7 +230,6 @@ impl Keeper {
     fn wait(&mut self, jobs: Vec<ScriptJob>, task: Task) {
         // It is asked about again after the first of them; by then others may be done too.
         let Some(first) = jobs.first().map(|job| job.tx.wtxid()) else { return };
-        self.restoring += usize::from(task.is_of_before());
         for job in jobs {
             if let hash_map::Entry::Vacant(place) = self.waiting.entry(job.tx.wtxid()) {
                 place.insert(Vec::new());
@@ -238,6 +239,10 @@ impl Keeper {
         self.waiting.entry(first).or_default().push(task);
     }
 
+    fn refused(&mut self, tx: &Arc<Unconfirmed>, why: &Reject) {
+        self.events.push_back(Event::Refused(Arc::clone(tx), why.clone()));
+    }
+
     fn verdict(&self, tx: &Unconfirmed, member: Option<Member>) -> Verdict {
         match (self.mempool.by_wtxid(&tx.wtxid()), member) {
             (Some(entry), _) => Verdict::Accepted(entry.clone()),
@@ -245,6 +250,10 @@ impl Keeper {
             (None, _) => not_judged(),
         }
     }
+}
+
+fn lacks_inputs() -> Reject {
+    Reject::new(RejectKind::MissingInputs, "bad-txns-inputs-missingorspent")
 }
 
 fn not_judged() -> Verdict {

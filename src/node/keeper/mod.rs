@@ -70,8 +70,8 @@ pub enum Event {
         verdict: Verdict,
         child: Option<Verdict>,
     },
-    /// A peer's transaction was not taken, and may be in a block all the same.
-    Refused(Arc<Unconfirmed>),
+    /// A peer's transaction, or one of before the last stop, was not taken by itself; it may be in a block all the same.
+    Refused(Arc<Unconfirmed>, Reject),
     /// These are in the mempool and shall be shown to peers, parents first; then the outcome is true.
     Passed {
         id: SubmissionId,
@@ -133,8 +133,6 @@ pub struct Keeper {
     fatherless: Vec<Task>,
     /// What wallets handed in before the last stop and what has no parents yet: looked at now and then.
     kept_fatherless: Vec<Kept>,
-    /// How many of them wait for their scripts.
-    restoring: usize,
     /// Whether any was taken since the fatherless were last judged.
     some_came_back: bool,
     touched: Touched,
@@ -181,7 +179,6 @@ impl Keeper {
             restored: VecDeque::new(),
             fatherless: Vec::new(),
             kept_fatherless: Vec::new(),
-            restoring: 0,
             some_came_back: false,
             touched: Touched::default(),
             is_news: true,
@@ -215,7 +212,6 @@ impl Keeper {
             Command::Scripts(job, result) => {
                 self.mempool.scripts_done(&job, result);
                 for task in self.waiting.remove(&job.tx.wtxid()).unwrap_or_default() {
-                    self.restoring -= usize::from(task.is_of_before());
                     self.run(now, task);
                 }
             }
@@ -258,8 +254,14 @@ impl Keeper {
 
     fn has_restored(&self) -> bool {
         // No more than are being judged already: scripts take longer than this.
-        let has_some = !self.restored.is_empty() || (self.restoring == 0 && !self.fatherless.is_empty());
-        self.started && has_some && self.waiting.len() < RESTORED_AT_ONCE
+        self.started
+            && self.waiting.len() < RESTORED_AT_ONCE
+            && (!self.restored.is_empty() || (!self.fatherless.is_empty() && !self.is_restoring()))
+    }
+
+    /// Whether some of them wait for their scripts.
+    fn is_restoring(&self) -> bool {
+        self.waiting.values().flatten().any(Task::is_of_before)
     }
 
     /// Does some of it, when there is nothing better to do.
