@@ -88,6 +88,7 @@ impl Node {
                 self.relay.handle_tip_changed(now);
             }
             Event::View(news) => self.mempool_news(now, news),
+            Event::Restoring(is_restoring) => self.relay.set_restoring(now, is_restoring),
             Event::Restored(transactions) => {
                 let last = transactions.last().map(|last| last.wtxid);
                 let kept = last.map_or_else(KeptState::default, |wtxid| self.take_kept(&wtxid));

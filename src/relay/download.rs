@@ -54,6 +54,8 @@ pub(super) struct Download {
     confirmed: Recent,
     jobs: BTreeMap<JobId, Judged>,
     last_job: u64,
+    /// What peers announce may be here soon, without being asked for.
+    is_restoring: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +85,7 @@ impl Download {
             confirmed: Recent::new(key, CONFIRMED),
             jobs: BTreeMap::new(),
             last_job: 0,
+            is_restoring: false,
         }
     }
 
@@ -230,6 +233,11 @@ impl Download {
         self.reconsiderable.clear();
     }
 
+    /// See [`super::Relay::set_restoring`].
+    pub fn set_restoring(&mut self, is_restoring: bool) {
+        self.is_restoring = is_restoring;
+    }
+
     /// What is to be asked of whom now.
     pub fn requests(
         &mut self,
@@ -237,9 +245,9 @@ impl Download {
         holdings: &Holdings,
         rng: &mut fastrand::Rng,
     ) -> BTreeMap<PeerId, Vec<Inventory>> {
-        let Self { requests, waiting, orphans, confirmed, rejects, .. } = self;
+        let Self { requests, waiting, orphans, confirmed, rejects, is_restoring, .. } = self;
         let needless = |entry: &Inventory| is_known(entry, orphans, confirmed, rejects, holdings);
-        requests.take(now, rng, |peer| waiting.is_busy(peer), needless)
+        requests.take(now, rng, |peer| *is_restoring || waiting.is_busy(peer), needless)
     }
 
     /// The next job, if the mempool has not got enough: one of each peer in turn.
@@ -300,9 +308,18 @@ impl Download {
                 is_first: false,
             });
         }
+        // A child is not judged before its parent was: it would be an orphan for nothing, and of those few are kept.
+        if self.waiting.first(peer).is_some_and(|waiter| self.is_judging_parent(&waiter.tx)) {
+            return None;
+        }
         let waiter = self.waiting.pop(peer)?;
         let is_first = waiter.child.is_none();
         Some(Judged { peer, waiter, is_first })
+    }
+
+    fn is_judging_parent(&self, tx: &Unconfirmed) -> bool {
+        let judged: BTreeSet<Txid> = self.jobs.values().map(|job| job.waiter.tx.txid()).collect();
+        tx.tx().input.iter().any(|input| judged.contains(&input.previous_output.txid))
     }
 
     /// It may have been judged, for another peer, while it waited.

@@ -112,6 +112,13 @@ impl Relay {
         self.settle(now);
     }
 
+    /// Whether transactions are still to be judged that were here before. Until then nothing is asked for: it may be one
+    /// of them, as all are that the operator's own node announces after a restart.
+    pub fn set_restoring(&mut self, now: Now, is_restoring: bool) {
+        self.download.set_restoring(is_restoring);
+        self.settle(now);
+    }
+
     /// A peer announced this; blocks among it are passed over.
     pub fn handle_inv(&mut self, now: Now, from: PeerId, entries: &[Inventory]) {
         let Some(peer) = self.peers.get(&from) else { return };

@@ -95,6 +95,11 @@ impl Waiting {
         self.turns.iter().copied()
     }
 
+    /// What [`Self::pop`] would give.
+    pub fn first(&self, peer: PeerId) -> Option<&Waiter> {
+        self.peers.get(&peer)?.waiters.front()
+    }
+
     pub fn pop(&mut self, peer: PeerId) -> Option<Waiter> {
         let queue = self.peers.get_mut(&peer)?;
         let waiter = queue.waiters.pop_front()?;

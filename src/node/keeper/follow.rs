@@ -73,6 +73,6 @@ impl Keeper {
         let before = std::mem::take(&mut self.restored);
         self.restored = anew.chain(before).collect();
         // Whose parents were gone on the old tip may have them on this one.
-        self.some_came_back = true;
+        self.some_came = true;
     }
 }

@@ -145,7 +145,7 @@ impl Keeper {
                         restored.tx = Some(parsed);
                         self.fatherless.push(Task::Restored(restored));
                     }
-                    Admission::Accepted(_) => self.some_came_back = true,
+                    Admission::Accepted(_) => {}
                     // What is no longer good is forgotten.
                     Admission::Rejected(why) => self.refused(&parsed, &why),
                 }
@@ -165,7 +165,6 @@ impl Keeper {
             _ => false,
         };
         if here.last().is_some_and(|last| last.wtxid == kept.wtxid) {
-            self.some_came_back = true;
             self.events.push_back(Event::Restored(here));
         } else if members.iter().any(lacks_parents) && !is_mined() {
             let transactions = result.members.into_iter().map(|(tx, _)| tx).collect();
@@ -181,7 +180,7 @@ impl Keeper {
     /// But what a wallet handed in is not given up: after a crash its parents come from peers again.
     pub(super) fn judge_fatherless(&mut self, now: Now) {
         let fatherless = std::mem::take(&mut self.fatherless);
-        if std::mem::take(&mut self.some_came_back) {
+        if std::mem::take(&mut self.some_came) {
             self.restored.extend(fatherless);
             return;
         }

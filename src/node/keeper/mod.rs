@@ -91,6 +91,8 @@ pub enum Event {
     },
     /// What came and went.
     Changed(Arc<Changes>),
+    /// Whether transactions are still to be judged that were here before: what a peer announces may be one of them.
+    Restoring(bool),
     /// A wallet's transaction of before the last stop is in the mempool again, with what was kept with it.
     Restored(Vec<Arc<Entry>>),
     /// What was kept under this id is good no more.
@@ -133,8 +135,10 @@ pub struct Keeper {
     fatherless: Vec<Task>,
     /// What wallets handed in before the last stop and what has no parents yet: looked at now and then.
     kept_fatherless: Vec<Kept>,
-    /// Whether any was taken since the fatherless were last judged.
-    some_came_back: bool,
+    /// Whether any transaction was taken since the fatherless were last judged.
+    some_came: bool,
+    /// What [`Event::Restoring`] said last.
+    told_restoring: bool,
     touched: Touched,
     /// Whether wallets should be shown something, and whether at once.
     is_news: bool,
@@ -179,7 +183,8 @@ impl Keeper {
             restored: VecDeque::new(),
             fatherless: Vec::new(),
             kept_fatherless: Vec::new(),
-            some_came_back: false,
+            some_came: false,
+            told_restoring: false,
             touched: Touched::default(),
             is_news: true,
             is_urgent: true,
@@ -256,12 +261,13 @@ impl Keeper {
         // No more than are being judged already: scripts take longer than this.
         self.started
             && self.waiting.len() < RESTORED_AT_ONCE
-            && (!self.restored.is_empty() || (!self.fatherless.is_empty() && !self.is_restoring()))
+            && (!self.restored.is_empty() || (!self.fatherless.is_empty() && self.waiting.is_empty()))
     }
 
-    /// Whether some of them wait for their scripts.
+    /// Whether some that were here before are still to be judged, or wait for their scripts.
     fn is_restoring(&self) -> bool {
-        self.waiting.values().flatten().any(Task::is_of_before)
+        let waits = || self.waiting.values().flatten().any(Task::is_of_before);
+        !self.restored.is_empty() || !self.fatherless.is_empty() || waits()
     }
 
     /// Does some of it, when there is nothing better to do.
@@ -311,6 +317,7 @@ impl Keeper {
         let changes = self.mempool.take_changes();
         if !changes.is_empty() {
             self.is_news = true;
+            self.some_came |= !changes.added.is_empty();
             let rate = |entry: &Entry| FeeRate::of(entry.fee.to_sat(), entry.vsize);
             let replaces = changes.removed.iter().any(|(_, why)| *why == Removal::Replaced);
             for entry in changes.added.iter().filter(|_| is_demand && !replaces) {
@@ -323,6 +330,10 @@ impl Keeper {
             }
             self.touched.merge(&Touched::from(&changes));
             self.events.push_back(Event::Changed(Arc::new(changes)));
+        }
+        let is_restoring = self.is_restoring();
+        if std::mem::replace(&mut self.told_restoring, is_restoring) != is_restoring {
+            self.events.push_back(Event::Restoring(is_restoring));
         }
         if self.is_urgent || (self.is_news && now.instant >= self.published_at + PUBLISH_EVERY) {
             self.publish(now);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::*;
+use crate::peer::PeerId;
 use crate::query::testing::{Chain, transaction};
 
 /// A wallet of one coin, and a keeper on its chain.
@@ -16,6 +17,8 @@ struct World {
     /// Wallets' transactions that are here again, and those that were given up.
     back: Vec<Wtxid>,
     void: Vec<Wtxid>,
+    /// What was said of whether some are still to be judged.
+    restoring: Vec<bool>,
 }
 
 /// Whoever knows that the script is true may spend.
@@ -68,7 +71,7 @@ impl World {
         }
         let now = Now { instant: Instant::default(), unix: 1_300_100_000 };
         let keeper = Keeper::new(now, Policy::core(), chain.snapshot(), true);
-        Self { chain, keeper, now, coin, back: Vec::new(), void: Vec::new() }
+        Self { chain, keeper, now, coin, back: Vec::new(), void: Vec::new(), restoring: Vec::new() }
     }
 
     fn tell(&mut self, command: Command) {
@@ -82,6 +85,7 @@ impl World {
                 match event {
                     Event::Restored(entries) => self.back.push(entries.last().unwrap().wtxid),
                     Event::Void(wtxid) => self.void.push(wtxid),
+                    Event::Restoring(is_restoring) => self.restoring.push(is_restoring),
                     _ => {}
                 }
             }
@@ -137,6 +141,40 @@ fn whose_parents_are_gone_is_forgotten() {
     assert!(world.has(&family[..2]));
     assert_eq!(world.len(), 2);
     assert!(world.keeper.fatherless.is_empty() && world.keeper.restored.is_empty());
+}
+
+/// While its child is judged, the parent is a peer's transaction whose scripts are being run.
+#[test]
+fn a_parent_may_come_from_a_peer_meanwhile() {
+    let mut world = World::new();
+    let family = family(world.coin, 3);
+    world.tell(dumped(&family[1..]));
+    world.tell(Command::Start);
+    let job = Job { id: JobId(1), tx: unconfirmed(&family[0]), child: None, from: PeerId(1) };
+    world.tell(Command::Admit(job, false));
+    world.settle();
+    assert!(world.has(&family));
+}
+
+#[test]
+fn it_is_said_when_all_that_were_here_before_are_judged() {
+    let mut world = World::new();
+    let family = family(world.coin, 3);
+    world.tell(dumped(&family));
+    world.tell(Command::Start);
+    for _ in 0..2 {
+        world.keeper.work_off(world.now);
+    }
+    let said = std::iter::from_fn(|| world.keeper.poll());
+    let said: Vec<bool> = said
+        .filter_map(|event| match event {
+            Event::Restoring(is_restoring) => Some(is_restoring),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said, [true], "their scripts are not run yet");
+    world.settle();
+    assert_eq!((world.len(), world.restoring.as_slice()), (3, &[false][..]));
 }
 
 #[test]

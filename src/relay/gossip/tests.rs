@@ -375,6 +375,38 @@ fn a_parent_that_came_while_its_child_was_judged_is_not_waited_for() {
 }
 
 #[test]
+fn a_child_is_judged_after_its_parent_and_holds_up_nobody_else() {
+    let mut test = Harness::new(&[ALICE, BOB]);
+    let parent = spend(&[coin(1)]);
+    let child = spend(&[output(&parent)]);
+    let others = [spend(&[coin(2)]), spend(&[coin(3)])];
+    for tx in [&parent, &child, &others[0]] {
+        test.sends(ALICE, tx);
+    }
+    test.sends(BOB, &others[1]);
+    let jobs: Vec<_> = test.jobs.iter().map(|job| job.tx.wtxid()).collect();
+    assert_eq!(jobs, [parent.wtxid(), others[1].wtxid()]);
+    test.judge(&parent, accepted(&parent));
+    let jobs: Vec<_> = test.jobs.iter().map(|job| job.tx.wtxid()).collect();
+    assert_eq!(jobs, [&others[1], &child, &others[0]].map(|tx| tx.wtxid()));
+}
+
+/// After a restart the operator's own node announces all that is here already, once it was judged again.
+#[test]
+fn what_may_come_back_is_not_asked_for() {
+    let mut test = Harness::new(&[ALICE]);
+    let [here, new] = [1, 2].map(|number| spend(&[coin(number)]));
+    test.relay.set_restoring(test.now, true);
+    test.announces_all(ALICE, &[wtxid_of(&here), wtxid_of(&new)]);
+    test.advance(SECOND);
+    assert_eq!(test.asked(ALICE), []);
+    test.mempool(&[&here], &[]);
+    test.relay.set_restoring(test.now, false);
+    test.collect();
+    assert_eq!(test.asked(ALICE), [wtxid_of(&new)]);
+}
+
+#[test]
 fn children_of_what_a_block_brought_are_tried_again_and_its_rivals_forgotten() {
     let mut net = Harness::new(&[ALICE]);
     let parent = spend(&[coin(1)]);
