@@ -9,6 +9,7 @@
 mod chain;
 mod coins;
 mod forge;
+mod room;
 mod sequence;
 #[path = "../support/mod.rs"]
 mod support;
@@ -30,7 +31,6 @@ use forge::Forge;
 use support::naive::satoshi;
 use support::node::{Node, text};
 
-/// What brings Knots near to Core; what it cannot be brought to is in its preset.
 /// Reasons of Core that the cases do not meet there, as the same transactions break another rule first.
 const HIDDEN_BY_KNOTS: &[&str] = &["bad-txns-too-many-sigops"];
 /// Transactions that each seed makes.
@@ -53,14 +53,14 @@ struct Paid {
 }
 
 /// A node that plays by rules that we have too, and those rules. `of_core` are options that Knots does not have.
-fn node(of_core: &[&str]) -> Option<(Node, Policy)> {
+fn node(options: &[&str], of_core: &[&str]) -> Option<(Node, Policy)> {
     let program = support::node::bitcoind()?;
-    let (options, policy) = if support::node::is_knots(&program) {
+    let (more, policy) = if support::node::is_knots(&program) {
         (support::node::KNOTS_OPTIONS, Policy::knots())
     } else {
         (of_core, Policy::core())
     };
-    Some((Node::start_without_wallet(options)?, policy))
+    Some((Node::start_without_wallet(&[options, more].concat())?, policy))
 }
 
 /// What the node says of each, asked one by one.
@@ -120,7 +120,7 @@ fn core_word(reason: &str) -> &str {
 
 #[test]
 fn a_transaction_is_refused_for_the_reason_that_the_node_gives() {
-    let Some((node, policy)) = node(&[]) else { return };
+    let Some((node, policy)) = node(&[], &[]) else { return };
     let coins = Coins::mined_by(&node);
     let chain = Chain::of(&node);
     let mempool = Mempool::new(policy.clone());

@@ -70,7 +70,7 @@ impl World {
     fn start(seed: u64) -> Option<Self> {
         let limits = [format!("-limitclustercount={CLUSTER}"), format!("-limitclustersize={CLUSTER_KVB}")];
         let limits: Vec<&str> = limits.iter().map(String::as_str).collect();
-        let (node, mut policy) = super::node(&limits)?;
+        let (node, mut policy) = super::node(&[], &limits)?;
         let is_core = policy == Policy::core();
         if is_core {
             policy.limits = ChainLimits::Cluster { count: CLUSTER, vsize: CLUSTER_KVB * 1_000 };

@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The program, or `None` with a loud word when this machine has none.
 pub fn bitcoind() -> Option<PathBuf> {
     let folder = std::env::var_os("PEERDEX_BITCOIND").map(PathBuf::from);
+    if let Some(folder) = &folder {
+        assert!(folder.join("bitcoind").is_file(), "PEERDEX_BITCOIND: there is no bitcoind in {folder:?}");
+    }
     let cache = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/test-node/bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = folder.into_iter().chain(cache).chain(std::env::split_paths(&path).collect::<Vec<_>>());
