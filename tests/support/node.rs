@@ -32,12 +32,27 @@ pub fn bitcoind() -> Option<PathBuf> {
     let folders = folder.into_iter().chain(cache).chain(std::env::split_paths(&path).collect::<Vec<_>>());
     let found = folders.map(|folder| folder.join("bitcoind")).find(|program| program.is_file());
     if found.is_none() {
-        let what =
-            "no bitcoind: `.ci/bitcoind` installs one, or set PEERDEX_BITCOIND to the folder that holds it";
-        assert!(std::env::var_os("PEERDEX_REQUIRE_BITCOIND").is_none(), "{what}");
-        super::skipped(what);
+        missing(
+            "no bitcoind: `.ci/bitcoind` installs one, or set PEERDEX_BITCOIND to the folder that holds it",
+        );
     }
     found
+}
+
+/// The program, if it was built with wallets.
+pub fn bitcoind_with_wallets() -> Option<PathBuf> {
+    let program = bitcoind()?;
+    let help = Command::new(&program).arg("-help").output().expect("bitcoind has a help");
+    if !String::from_utf8_lossy(&help.stdout).contains("-disablewallet") {
+        missing("this bitcoind was built without wallets");
+        return None;
+    }
+    Some(program)
+}
+
+fn missing(what: &str) {
+    assert!(std::env::var_os("PEERDEX_REQUIRE_BITCOIND").is_none(), "{what}");
+    super::skipped(what);
 }
 
 /// What brings Bitcoin Knots near Core; the rest is `Policy::knots`.
@@ -66,8 +81,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node with an empty chain and a loaded wallet; `None` where there is no bitcoind.
+    /// Starts a node with an empty chain and a loaded wallet; `None` where there is no bitcoind that has wallets.
     pub fn start(extra: &[&str]) -> Option<Self> {
+        bitcoind_with_wallets()?;
         let node = Self::start_without_wallet(extra)?;
         node.rpc("createwallet", json!(["w"]));
         Some(node)

@@ -27,13 +27,13 @@ const FIRST_COINS: usize = 110;
 /// The four kinds of address that Core's wallet makes.
 const KINDS: [&str; 4] = ["legacy", "p2sh-segwit", "bech32", "bech32m"];
 
-/// A node at height 300 with every kind of output on its chain; `None` where there is no bitcoind.
+/// A node at height 300 with every kind of output on its chain; `None` where there is no bitcoind with wallets.
 ///
 /// The chain is made once a process; each node starts on a copy of its own. Block files are tiny, so that
 /// a test can prune.
 pub fn node() -> Option<Node> {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-    super::node::bitcoind()?;
+    super::node::bitcoind_with_wallets()?;
     Node::start_on_copy(TEMPLATE.get_or_init(template), &["-fastprune"])
 }
 
