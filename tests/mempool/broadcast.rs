@@ -1,13 +1,16 @@
 //! What a wallet is told of its broadcast, against what the node says to the same transaction.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::support::node::{Node, text};
 use super::support::server::Options;
 use super::support::{free_address, wait_for};
-use super::{PATIENCE, PEERDEX, is_knots, pool_of, script_of, signed, synced, txid_of};
+use super::{PATIENCE, PEERDEX, is_knots, node_options, pool_of, script_of, signed, synced, txid_of};
+
+/// A wallet's transaction that no peer shows is brought to the operator's notice after 90 s.
+const UNSEEN_WITHIN: Duration = Duration::from_secs(100);
 
 /// Core's words within ElectrumX's.
 fn reason(message: &str) -> &str {
@@ -161,4 +164,28 @@ fn without_a_peer_nothing_is_broadcast_and_the_wallet_is_told() {
     let mut alone = Options::new(PEERDEX, "regtest").connect(free_address()).start_in(folder);
     let error = alone.client().call("blockchain.transaction.broadcast", json!([hex])).unwrap_err();
     assert_eq!(error.code, 2, "{error:?}");
+}
+
+/// The node takes no OP_RETURN, which other nodes do, and says nothing when it refuses.
+#[test]
+fn what_the_only_peer_refuses_is_sent_and_soon_shown_to_the_operator() {
+    let Some(mut node) = super::node() else { return };
+    node.stop();
+    node.start_again(&[&node_options()[..], &["-datacarrier=0"]].concat());
+    let (mut server, at) = synced(&node);
+    let coin = coins(&node, 1).remove(0);
+    let address = text(&node.rpc("getnewaddress", json!([])));
+    let outputs = json!([{ address: 0.4 }, {"data": "00112233"}]);
+    let change = json!({"add_inputs": false});
+    let hex = signed(&node, json!([input(&coin)]), outputs, change);
+    node.try_rpc("sendrawtransaction", json!([hex])).expect_err("it has no room for data");
+
+    let began = Instant::now();
+    let sent = server.client().call("blockchain.transaction.broadcast", json!([hex])).unwrap();
+    assert_eq!(sent, json!(txid_of(&hex)), "our own rules are what can be answered by");
+    assert!((7..10).contains(&began.elapsed().as_secs()), "not before all time is up: {:?}", began.elapsed());
+    server.wait_for_log(&["no peer shows this transaction", &txid_of(&hex)], UNSEEN_WITHIN);
+    let report = super::rpc(&at, &["broadcasts"]);
+    let row = report.as_array().unwrap().iter().find(|row| row["txid"] == sent).unwrap();
+    assert_eq!((&row["sent"], &row["accepted"], &row["unseen"]), (&json!(1), &json!(0), &json!(true)));
 }

@@ -2,13 +2,16 @@
 
 use std::time::Instant;
 
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Address, Network, OutPoint, ScriptBuf};
 use serde_json::{Value, json};
 
 use super::support::client::Client;
-use super::support::naive::script_hash;
-use super::support::node::text;
+use super::support::naive::{satoshi, script_hash};
+use super::support::node::{Node, text};
+use super::support::purse::{Purse, output, replaceable, transaction};
 use super::support::wait_for;
-use super::{PATIENCE, SOON, script_of, signed, synced, txid_of};
+use super::{PATIENCE, SOON, is_knots, node_options, script_of, signed, synced, txid_of};
 
 /// What a wallet computes from a history.
 fn status_of(history: &Value) -> Value {
@@ -125,4 +128,38 @@ fn a_payment_is_seen_before_its_block_and_its_child_turns_from_minus_one_to_zero
         let heights = [&history[0]["height"], &history[1]["height"]];
         (heights == [&json!(0), &json!(-1)]).then_some(())
     });
+}
+
+/// The node announces only the child: the parent is below what we ask of it. It is fetched for the child, and both are
+/// judged together.
+#[test]
+fn a_parent_that_pays_nothing_comes_with_its_child() {
+    let Some(node) = Node::start_without_wallet(&node_options()) else { return };
+    let purse = Purse::new();
+    let address = Address::from_script(purse.script(), Network::Regtest).unwrap().to_string();
+    let block = node.generate_to(101, &address).remove(0);
+    let coinbase = &node.rpc("getblock", json!([block, 2]))["tx"][0];
+    let coin = OutPoint::new(text(&coinbase["txid"]).parse().unwrap(), 0);
+    let worth = satoshi(&coinbase["vout"][0]["value"]);
+    let (mut server, _) = synced(&node);
+    let mut client = server.client();
+
+    // Knots takes no parent that does not pay for its relay, so there it comes by itself.
+    let fee = if is_knots() { 50 } else { 0 };
+    let mut parent = transaction(vec![replaceable(coin)], vec![output(worth - fee, purse.script().clone())]);
+    purse.sign(&mut parent, &[worth]);
+    let made = OutPoint::new(parent.compute_txid(), 0);
+    let payee = ScriptBuf::from_bytes([&[0, 20][..], &[9; 20]].concat());
+    let mut child = transaction(vec![replaceable(made)], vec![output(worth - 10_000, payee.clone())]);
+    purse.sign(&mut child, &[worth - fee]);
+    client.subscribe(payee.as_bytes()).unwrap();
+    let hex = [&parent, &child].map(serialize_hex);
+    let said = node.rpc("submitpackage", json!([hex]));
+    assert_eq!(said["package_msg"], json!("success"), "{said}");
+
+    assert_eq!(news(&mut client, payee.as_bytes()), [(child.compute_txid().to_string(), -1)]);
+    assert_eq!(
+        client.call("blockchain.transaction.get", json!([parent.compute_txid().to_string()])).unwrap(),
+        json!(hex[0])
+    );
 }
