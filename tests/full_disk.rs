@@ -10,20 +10,16 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use bitcoin::absolute::LockTime;
-use bitcoin::block::{Header, Version};
 use bitcoin::constants::genesis_block;
 use bitcoin::hashes::Hash;
-use bitcoin::{
-    Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid,
-    Witness, transaction,
-};
+use bitcoin::{Amount, Block, Network, OutPoint, ScriptBuf, TxOut, Txid};
 use serde_json::json;
 
 use support::compare::assert_same_scripts;
 use support::naive::{NaiveIndex, script_hash};
 use support::replay::{Announce, ReplayPeer};
 use support::server::{Options, Server, can_mount};
+use support::{mine, purse};
 
 const PEERDEX: &str = env!("CARGO_BIN_EXE_peerdex");
 const SYNC: Duration = Duration::from_secs(120);
@@ -52,33 +48,14 @@ fn block(chain: &[Block]) -> Block {
     let pay = |script_pubkey, value| TxOut { value: Amount::from_sat(value), script_pubkey };
     let mut output = vec![pay(script(height % 7), 5_000_000), pay(script(1_000 + height), 1_000)];
     output.push(pay(ScriptBuf::from([&[0x6a][..], &[0x51; PADDING_BYTES]].concat()), 0));
-    let height_push = bitcoin::script::Builder::new().push_int(i64::from(height)).push_int(0).into_script();
-    let mut txdata = vec![transaction(OutPoint::null(), height_push, output)];
+    let mut txdata = vec![mine::coinbase(height, 0, output)];
     if let Some(mature) = height.checked_sub(101).filter(|mature| *mature > 0) {
         let spent = OutPoint::new(chain[mature as usize].txdata[0].compute_txid(), 0);
         let output = vec![pay(script(height % 5), 2_000_000), pay(script(2_000 + height), 3_000_000)];
-        txdata.push(transaction(spent, ScriptBuf::new(), output));
+        txdata.push(purse::transaction(vec![purse::replaceable(spent)], output));
     }
     let parent = &chain[chain.len() - 1].header;
-    let header = Header {
-        version: Version::from_consensus(0x2000_0000),
-        prev_blockhash: parent.block_hash(),
-        merkle_root: TxMerkleNode::all_zeros(),
-        time: parent.time + 600,
-        bits: parent.bits,
-        nonce: 0,
-    };
-    let mut block = Block { header, txdata };
-    block.header.merkle_root = block.compute_merkle_root().unwrap();
-    while block.header.validate_pow(block.header.target()).is_err() {
-        block.header.nonce += 1;
-    }
-    block
-}
-
-fn transaction(spent: OutPoint, script_sig: ScriptBuf, output: Vec<TxOut>) -> Transaction {
-    let input = TxIn { previous_output: spent, script_sig, sequence: Sequence::MAX, witness: Witness::new() };
-    Transaction { version: transaction::Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output }
+    mine::block(parent, parent.time + 600, txdata)
 }
 
 fn tip_of(chain: &[Vec<u8>]) -> String {

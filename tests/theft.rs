@@ -9,16 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::absolute::LockTime;
-use bitcoin::block::{Header, Version};
+use bitcoin::block::Header;
 use bitcoin::consensus::encode::serialize;
-use bitcoin::hashes::Hash;
 use bitcoin::script::{Builder, PushBytesBuf, ScriptBuf};
 use bitcoin::secp256k1::{Message, Secp256k1, SecretKey};
 use bitcoin::sighash::SighashCache;
-use bitcoin::{
-    Amount, Block, Network, OutPoint, PublicKey, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
-    transaction,
-};
+use bitcoin::{Amount, Block, Network, OutPoint, PublicKey, Sequence, Transaction, TxIn, TxOut, transaction};
 use chainstore::{Height, Options as StoreOptions, Store};
 use peerdex::blocks::ChainEvent;
 use peerdex::io::scripts::{ScriptThreads, Verified};
@@ -26,6 +22,7 @@ use peerdex::node::chain::{Chain, Command, Event, Scripts};
 use peerdex::scripts::Flags;
 use peerdex::validate::{BlockContext, CheckedBlock, Params, check_block};
 
+use support::mine;
 use support::replay::ReplayPeer;
 use support::server::{Options, Server};
 
@@ -71,25 +68,9 @@ fn spend(previous_output: OutPoint, sat: u64, signer: &SecretKey) -> Transaction
 }
 
 fn mine(parent: &Header, height: u32, txs: Vec<Transaction>) -> Block {
-    let script_sig =
-        Builder::new().push_int(i64::from(height)).push_int(i64::from(txs.len() as u32)).into_script();
-    let input = TxIn { script_sig, sequence: Sequence::MAX, ..TxIn::default() };
-    let mut txdata = vec![transaction(input, vec![paid(50 * 100_000_000)])];
-    txdata.extend(txs);
-    let header = Header {
-        version: Version::from_consensus(0x2000_0000),
-        prev_blockhash: parent.block_hash(),
-        merkle_root: TxMerkleNode::all_zeros(),
-        time: parent.time + 600,
-        bits: parent.bits,
-        nonce: 0,
-    };
-    let mut block = Block { header, txdata };
-    block.header.merkle_root = block.compute_merkle_root().unwrap();
-    while !block.header.target().is_met_by(block.block_hash()) {
-        block.header.nonce += 1;
-    }
-    block
+    let coinbase = mine::coinbase(height, txs.len() as u32, vec![paid(50 * 100_000_000)]);
+    let txdata = std::iter::once(coinbase).chain(txs).collect();
+    mine::block(parent, parent.time + 600, txdata)
 }
 
 /// Genesis and what makes the first coin ripe.

@@ -5,14 +5,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bitcoin::block::{Header, Version as BlockVersion};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::{Hash, hash160};
-use bitcoin::script::{Builder, PushBytesBuf};
-use bitcoin::{
-    Block, CompactTarget, OutPoint, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, WPubkeyHash, Witness,
-};
+use bitcoin::script::PushBytesBuf;
+use bitcoin::{Block, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, WPubkeyHash, Witness};
 
+use super::support::mine;
 use super::support::purse::{Purse, output, replaceable, transaction};
 
 /// Coins that one transaction makes.
@@ -21,8 +19,6 @@ const COINS_EACH: usize = 100;
 const A_BLOCK: usize = 240;
 /// Height of the first block that spends: coinbases ripen for so long.
 const RIPE: usize = 101;
-/// The easiest target that regtest allows.
-const BITS: u32 = 0x207f_ffff;
 /// Satoshi of each coin.
 const COIN: u64 = 18_000;
 /// Satoshi that a payment of [`pay`] leaves to the miner: some 10 for each virtual byte.
@@ -66,35 +62,21 @@ impl Chain {
     /// One more block with these, and its commitment to their witnesses.
     pub fn mine(&mut self, transactions: &[Transaction]) -> &Block {
         let height = self.blocks.len();
-        let coinbase = TxIn {
-            script_sig: Builder::new().push_int(height as i64).push_int(0).into_script(),
-            witness: Witness::from_slice(&[[0; 32]]),
-            ..TxIn::default()
-        };
         let reward = output(5_000_000_000, ScriptBuf::from_bytes(vec![0x51]));
-        let mut block = Block {
-            header: Header {
-                version: BlockVersion::from_consensus(0x2000_0000),
-                prev_blockhash: self.blocks[height - 1].block_hash(),
-                merkle_root: TxMerkleNode::all_zeros(),
-                time: (unix_now() - AGE) as u32 + height as u32,
-                bits: CompactTarget::from_consensus(BITS),
-                nonce: 0,
-            },
-            txdata: vec![transaction(vec![coinbase], vec![reward])],
-        };
-        block.txdata.extend_from_slice(transactions);
+        let mut coinbase = mine::coinbase(height as u32, 0, vec![reward]);
+        coinbase.input[0].witness = Witness::from_slice(&[[0; 32]]);
+        let mut txdata = vec![coinbase];
+        txdata.extend_from_slice(transactions);
+        let parent = self.blocks[height - 1].header;
+        let time = (unix_now() - AGE) as u32 + height as u32;
+        let mut block = Block { header: parent, txdata };
         let root = block.witness_root().expect("a block has a coinbase");
         let commitment = Block::compute_witness_commitment(&root, &[0; 32]);
         let mut data = vec![0xaa, 0x21, 0xa9, 0xed];
         data.extend(commitment.to_byte_array());
         let data = PushBytesBuf::try_from(data).expect("short enough");
         block.txdata[0].output.push(output(0, ScriptBuf::new_op_return(data)));
-        block.header.merkle_root = block.compute_merkle_root().expect("a block has a coinbase");
-        let target = block.header.target();
-        while block.header.validate_pow(target).is_err() {
-            block.header.nonce += 1;
-        }
+        let block = mine::block(&parent, time, block.txdata);
         self.blocks.push(block);
         &self.blocks[height]
     }

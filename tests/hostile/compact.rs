@@ -6,13 +6,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bitcoin::block::{Header, Version as BlockVersion};
+use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::{Hash, sha256d};
-use bitcoin::script::Builder;
-use bitcoin::{Amount, Block, BlockHash, Network, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut};
+use bitcoin::{Amount, Block, BlockHash, Network, ScriptBuf, Transaction, TxOut};
 
 use super::peers::HostilePeer;
+use super::support::mine;
 use super::support::replay::{Announce, NODE_NETWORK, NODE_WITNESS, ReplayPeer};
 use super::support::server::Options;
 use super::support::wire::{self, MSG_CMPCT_BLOCK, MSG_WITNESS_BLOCK, Version};
@@ -112,40 +112,18 @@ fn transactions(block: &Block, transactions: &[&Transaction]) -> Vec<u8> {
     payload
 }
 
-fn coinbase(height: i64) -> Transaction {
-    Transaction {
-        version: bitcoin::transaction::Version::TWO,
-        lock_time: bitcoin::absolute::LockTime::ZERO,
-        input: vec![TxIn {
-            script_sig: Builder::new().push_int(height).push_int(0).into_script(),
-            ..TxIn::default()
-        }],
-        output: vec![TxOut { value: Amount::ONE_BTC, script_pubkey: ScriptBuf::from_bytes(vec![0x51]) }],
-    }
+fn coinbase(height: u32) -> Transaction {
+    let reward = TxOut { value: Amount::ONE_BTC, script_pubkey: ScriptBuf::from_bytes(vec![0x51]) };
+    mine::coinbase(height, 0, vec![reward])
 }
 
 /// A chain of empty blocks whose tip is of this hour.
 fn recent_chain(count: usize) -> Vec<Vec<u8>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
     let mut blocks = vec![bitcoin::constants::genesis_block(Network::Regtest)];
-    for height in 1..=count {
-        let parent = blocks[height - 1].header;
-        let mut block = Block {
-            header: Header {
-                version: BlockVersion::from_consensus(0x2000_0000),
-                prev_blockhash: parent.block_hash(),
-                merkle_root: TxMerkleNode::all_zeros(),
-                time: now - 3_600 + height as u32,
-                bits: parent.bits,
-                nonce: 0,
-            },
-            txdata: vec![coinbase(height as i64)],
-        };
-        block.header.merkle_root = block.compute_merkle_root().unwrap();
-        while !block.header.target().is_met_by(block.block_hash()) {
-            block.header.nonce += 1;
-        }
-        blocks.push(block);
+    for height in 1..=count as u32 {
+        let parent = blocks[height as usize - 1].header;
+        blocks.push(mine::block(&parent, now - 3_600 + height, vec![coinbase(height)]));
     }
     blocks.iter().map(serialize).collect()
 }

@@ -10,6 +10,7 @@
 
 // The chain.
 pub mod fixtures;
+pub mod mine;
 pub mod naive;
 // Who gives it to peerdex.
 pub mod conversation;
