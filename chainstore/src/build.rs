@@ -1,7 +1,5 @@
 //! Makes a delta from a block and the coins that it spends.
 
-use std::collections::HashMap;
-
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::VarInt;
 use bitcoin::{Block, BlockHash, OutPoint};
@@ -44,7 +42,7 @@ pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
 
     let mut rows = LooseRows::default();
     // Coins of this block that are not spent yet, by number of the output.
-    let mut fresh: HashMap<usize, (ScriptKey, Made)> = HashMap::new();
+    let mut fresh: Vec<Option<(ScriptKey, Made)>> = vec![None; outline.outputs().len()];
     let mut coinbase_scripts = Vec::new();
     for (position, at) in (0..txs.len()).zip(0u32..) {
         if height == Height::GENESIS && at == 0 {
@@ -55,7 +53,7 @@ pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
         for (input, coin) in outline.inputs()[inputs.clone()].iter().zip(&source.spent[inputs]) {
             let outpoint = input.outpoint;
             if let Some(maker) = input.maker() {
-                let made = outline.output_of(maker, outpoint.vout).and_then(|number| fresh.remove(&number));
+                let made = outline.output_of(maker, outpoint.vout).and_then(|number| fresh[number].take());
                 let (key, _) = made.ok_or(bad("coin of this block missing or spent twice"))?;
                 rows.history.push((key, at));
                 continue;
@@ -76,11 +74,11 @@ pub(crate) fn build(source: Source<'_>, pos: BlockPos) -> Result<Delta, Error> {
                 coinbase_scripts.push(output.key);
             }
             if let OutputKind::Coin(class) = output.kind {
-                fresh.insert(number, (output.key, Made { tx: at, vout, value: output.value, class }));
+                fresh[number] = Some((output.key, Made { tx: at, vout, value: output.value, class }));
             }
         }
     }
-    rows.made.extend(fresh.into_values());
+    rows.made.extend(fresh.into_iter().flatten());
     if let Some((older, coins)) = &source.older {
         rows.replaced.extend(coinbase_scripts.into_iter().map(|key| (key, *older)));
         for (vout, coin) in coins {

@@ -63,7 +63,10 @@ impl Store {
         let staged = std::mem::replace(&mut self.staged, Staged::nothing(&self.view, &state));
         self.view = staged.view;
         self.publish();
-        Ok(self.committed(staged.touched.into_iter().collect(), staged.transactions))
+        let mut touched = staged.touched;
+        touched.sort();
+        touched.dedup();
+        Ok(self.committed(touched, staged.transactions))
     }
 
     fn committed(&mut self, touched: Vec<ScriptKey>, transactions: Vec<Txid>) -> Commit {

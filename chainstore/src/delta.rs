@@ -19,6 +19,9 @@ use crate::types::{Height, ScriptClass, ScriptKey, TxNum};
 /// Bytes of a txid in the keys of the index. Whatever is found under them is checked against the whole txid.
 pub(crate) const PREFIX_LEN: usize = 6;
 
+/// Bits of a txid's start.
+const START_BITS: u32 = 8 * PREFIX_LEN as u32;
+
 /// First bytes of a txid, as index keys have them.
 pub(crate) type TxPrefix = [u8; PREFIX_LEN];
 
@@ -37,6 +40,17 @@ fn word(start: &[u8]) -> u64 {
 /// What filters know a transaction by.
 pub(crate) fn tx_word(txid: &Txid) -> u64 {
     word(txid.as_ref())
+}
+
+/// What filters know an output of an earlier block by that is spent. Not the transaction alone: of one that pays
+/// hundreds, each of as many blocks spends one, and all of them would be asked for each.
+pub(crate) fn outpoint_word(outpoint: &OutPoint) -> u64 {
+    spent_word(tx_word(&outpoint.txid), outpoint.vout)
+}
+
+fn spent_word(start: u64, vout: u32) -> u64 {
+    let mixed = (start ^ u64::from(vout) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 8
 }
 
 /// What filters know a script by.
@@ -120,8 +134,15 @@ pub(crate) struct Delta {
     /// Orders for looking up, made anew when a delta is read back.
     /// Start of a txid, position in the block.
     by_txid: Vec<(u64, u32)>,
-    /// Position in the block, output, place among the made, place of their script.
-    by_made: Vec<[u32; 4]>,
+    /// For each value of the uppermost bits of a start, the first place in `by_txid`, and the end of all: to halve
+    /// thousands of places takes a dozen accesses to memory, each after the other.
+    txid_places: Vec<u32>,
+    /// What of a start is below those bits.
+    start_shift: u32,
+    /// Output, place among the made, place of their script; by position in the block, then by output.
+    by_made: Vec<[u32; 3]>,
+    /// For each position in the block the first place in `by_made`, and the end of all.
+    made_places: Vec<u32>,
     /// Start of a txid, output, number.
     by_spent: Vec<(u64, u32, u32)>,
     /// A question goes to some 300 deltas; a binary search in each would cost more than the base.
@@ -183,7 +204,10 @@ impl Delta {
             made: rows.made.into_iter().map(|row| row.1).collect(),
             spent: rows.spent.into_iter().map(|row| row.1).collect(),
             by_txid: Vec::new(),
+            txid_places: Vec::new(),
+            start_shift: 0,
             by_made: Vec::new(),
+            made_places: Vec::new(),
             by_spent: Vec::new(),
             filter: Filter::default(),
         };
@@ -197,6 +221,9 @@ impl Delta {
         // The genesis coinbase is not found by its id.
         self.by_txid = txids.skip(usize::from(self.head.height == Height::GENESIS)).collect();
         self.by_txid.sort_unstable();
+        self.start_shift = START_BITS - self.by_txid.len().max(1).ilog2() - 1;
+        let starts = self.by_txid.iter().map(|(start, _)| (start >> self.start_shift) as usize);
+        self.txid_places = places(starts, 1 << (START_BITS - self.start_shift));
         let mut script = 0;
         let made = self.made.iter().zip(0u32..).map(|(made, at)| {
             while self.ends[script].made <= at {
@@ -204,15 +231,16 @@ impl Delta {
             }
             [made.tx, made.vout, at, script as u32]
         });
-        self.by_made = made.collect();
-        self.by_made.sort_unstable();
+        let mut made: Vec<[u32; 4]> = made.collect();
+        made.sort_unstable();
+        self.made_places = places(made.iter().map(|place| place[0] as usize), self.head.txids.len());
+        self.by_made = made.into_iter().map(|[_, vout, at, script]| [vout, at, script]).collect();
         let spent = self.spent.iter().map(|spent| (word(&spent.prefix), spent.vout, spent.tx_num.0));
         self.by_spent = spent.collect();
         self.by_spent.sort_unstable();
-        self.filter = Filter::with_capacity(self.keys.len() + self.spent.len() + self.head.txids.len());
+        self.filter = Filter::with_capacity(self.keys.len() + self.spent.len());
         self.keys.iter().for_each(|key| self.filter.add(script_word(key)));
-        self.spent.iter().for_each(|spent| self.filter.add(word(&spent.prefix)));
-        self.head.txids.iter().for_each(|txid| self.filter.add(tx_word(txid)));
+        self.by_spent.iter().for_each(|(start, vout, _)| self.filter.add(spent_word(*start, *vout)));
     }
 
     /// About how many entries of a table it makes.
@@ -266,18 +294,20 @@ impl Delta {
     /// Position in the block of the transaction with that id.
     pub(crate) fn position_of(&self, txid: &Txid) -> Option<u32> {
         let wanted = tx_word(txid);
-        if !self.filter.may_have(wanted) {
-            return None;
-        }
-        let from = self.by_txid.partition_point(|(start, _)| *start < wanted);
-        let alike = self.by_txid[from..].iter().take_while(|(start, _)| *start == wanted);
+        let place = (wanted >> self.start_shift) as usize;
+        let near = &self.by_txid[self.txid_places[place] as usize..self.txid_places[place + 1] as usize];
+        let from = near.partition_point(|(start, _)| *start < wanted);
+        let alike = near[from..].iter().take_while(|(start, _)| *start == wanted);
         alike.map(|(_, at)| *at).find(|at| self.head.txids[*at as usize] == *txid)
     }
 
     /// A coin that this block makes.
     pub(crate) fn made(&self, tx: u32, vout: u32) -> Option<CoinValue> {
-        let from = self.by_made.partition_point(|place| place[..2] < [tx, vout][..]);
-        let &[_, _, at, script] = self.by_made.get(from).filter(|place| place[..2] == [tx, vout])?;
+        let places = self.made_places.get(tx as usize..)?;
+        let [from, end] = *places.first_chunk::<2>()?;
+        let of_tx = &self.by_made[from as usize..end as usize];
+        let at = of_tx.binary_search_by_key(&vout, |[vout, _, _]| *vout).ok()?;
+        let [_, at, script] = of_tx[at];
         let made = self.made[at as usize];
         Some(CoinValue { value: made.value, class: made.class, script_key: self.keys[script as usize] })
     }
@@ -286,15 +316,15 @@ impl Delta {
     /// may be `outpoint.txid`.
     pub(crate) fn maybe_spent(&self, outpoint: &OutPoint) -> impl Iterator<Item = TxNum> {
         let wanted = (tx_word(&outpoint.txid), outpoint.vout);
-        let rows: &[_] = if self.filter.may_have(wanted.0) { &self.by_spent } else { &[] };
+        let rows: &[_] = if self.filter.may_have(outpoint_word(outpoint)) { &self.by_spent } else { &[] };
         let from = rows.partition_point(|(start, vout, _)| (*start, *vout) < wanted);
         let alike = rows[from..].iter().take_while(move |(start, vout, _)| (*start, *vout) == wanted);
         alike.map(|(_, _, number)| TxNum(*number))
     }
 
-    /// What it may be asked for, by first bytes: its scripts, its transactions, and those of which it spends outputs.
+    /// What it may be asked for: its scripts, its transactions, and the outputs that it spends.
     pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> {
-        let spent = self.spent.iter().map(|spent| word(&spent.prefix));
+        let spent = self.by_spent.iter().map(|(start, vout, _)| spent_word(*start, *vout));
         self.keys.iter().map(script_word).chain(self.head.txids.iter().map(tx_word)).chain(spent)
     }
 
@@ -327,6 +357,18 @@ impl Delta {
             }
         }
     }
+}
+
+/// Of ascending numbers below `end`: for each number the place of the first that is not below it, and the count of all.
+fn places(numbers: impl Iterator<Item = usize>, end: usize) -> Vec<u32> {
+    let mut places = vec![0; end + 1];
+    numbers.for_each(|number| places[number + 1] += 1);
+    let mut sum = 0;
+    for place in &mut places {
+        sum += *place;
+        *place = sum;
+    }
+    places
 }
 
 fn advance<T>(rows: &[(ScriptKey, T)], from: u32, key: &ScriptKey) -> u32 {

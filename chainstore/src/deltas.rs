@@ -1,26 +1,33 @@
 //! The deltas above the base, and which of them may know a hash: one look instead of one into each of them.
 //!
-//! A slot for each of many values of a hash has a bit for each delta. Two slots are asked; of a hundred deltas some
-//! two have something in each by chance. Whatever a block spends, and whatever a wallet asks, most of it is in none of
-//! them, and to hear that from a hundred filters costs as many accesses to memory.
+//! A slot for each of many values of a hash has a bit for each delta. Two slots are asked; of two hundred deltas less
+//! than one has something in each by chance. Whatever a block spends, and whatever a wallet asks, most of it is in none
+//! of them, and to hear that from two hundred filters costs as many accesses to memory.
+//!
+//! The table of slots is large and blocks come one by one, so it is never copied for one more: a view and its copies
+//! share it, and bits are only ever set. A bit of a delta that a copy does not have names one too many, which is then
+//! asked in vain or, as it is not in the list, not at all.
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::delta::Delta;
 
-const SLOT_BITS: u32 = 18;
+const SLOT_BITS: u32 = 19;
 /// Deltas that have a bit of their own; more share them.
-const BITS: usize = 512;
+const BITS: usize = 256;
+const WORDS: usize = BITS / 64;
 
-type Slot = [u64; BITS / 64];
+type Slot = [u64; WORDS];
+type SharedSlot = [AtomicU64; WORDS];
 
 /// See the module. Lowest first.
 #[derive(Clone, Default)]
 pub(crate) struct Deltas {
     list: Vec<Arc<Delta>>,
-    /// Shared by a view and its copies until one of them changes.
-    slots: Arc<Vec<Slot>>,
+    /// Empty until the first delta comes.
+    slots: Arc<[SharedSlot]>,
 }
 
 impl std::fmt::Debug for Deltas {
@@ -49,10 +56,6 @@ fn slots_of(hash: u64) -> [usize; 2] {
     [hash, hash >> SLOT_BITS].map(|word| (word & ((1 << SLOT_BITS) - 1)) as usize)
 }
 
-fn set(slot: &mut Slot, bit: usize) {
-    slot[bit / 64] |= 1 << (bit % 64);
-}
-
 /// Heights follow each other, so as many deltas as there are bits share none.
 fn bit_of(delta: &Delta) -> usize {
     delta.head.height.0 as usize % BITS
@@ -61,55 +64,52 @@ fn bit_of(delta: &Delta) -> usize {
 impl Deltas {
     /// Puts the delta of the block above.
     pub(crate) fn push(&mut self, delta: Arc<Delta>) {
-        let slots = Arc::make_mut(&mut self.slots);
-        if slots.is_empty() {
-            slots.resize(1 << SLOT_BITS, Slot::default());
+        if self.slots.is_empty() {
+            self.slots = (0..1 << SLOT_BITS).map(|_| SharedSlot::default()).collect();
         }
         let bit = bit_of(&delta);
         for slot in delta.hashes().flat_map(slots_of) {
-            set(&mut slots[slot], bit);
+            // Whoever is shown the delta is handed it through a lock or a channel, and the bits with it.
+            self.slots[slot][bit / 64].fetch_or(1 << (bit % 64), Ordering::Relaxed);
         }
         self.list.push(delta);
     }
 
     /// Takes the highest.
     pub(crate) fn pop(&mut self) -> Option<Arc<Delta>> {
-        let delta = self.list.pop()?;
-        self.forget(std::slice::from_ref(&delta));
-        Some(delta)
+        self.list.pop()
     }
 
-    /// Takes the lowest.
+    /// Takes the lowest. Those that stay get a table of their own: so no bit lives longer than from merge to merge.
     pub(crate) fn take_lowest(&mut self, count: usize) -> Vec<Arc<Delta>> {
         let above = self.list.split_off(count);
-        let taken = std::mem::replace(&mut self.list, above);
-        self.forget(&taken);
-        taken
+        let below = std::mem::take(&mut self.list);
+        *self = above.into_iter().collect();
+        below
     }
 
-    /// Clears the bits of what was taken, but for those that others share: such a bit names too many, never too few.
-    fn forget(&mut self, taken: &[Arc<Delta>]) {
-        let mut kept = Slot::default();
-        let mut gone = Slot::default();
-        self.list.iter().for_each(|delta| set(&mut kept, bit_of(delta)));
-        taken.iter().for_each(|delta| set(&mut gone, bit_of(delta)));
-        gone.iter_mut().zip(kept).for_each(|(gone, kept)| *gone &= !kept);
-        for slot in Arc::make_mut(&mut self.slots) {
-            slot.iter_mut().zip(gone).for_each(|(bits, gone)| *bits &= !gone);
-        }
+    fn slot(&self, at: usize) -> Slot {
+        let Some(slot) = self.slots.get(at) else { return Slot::default() };
+        std::array::from_fn(|word| slot[word].load(Ordering::Relaxed))
     }
 
-    /// Those that may know a hash: a txid by its first bytes, of a transaction that the block has or of which it
-    /// spends an output, or a script key by its first bytes. Highest first.
+    /// Those that may know a hash: a txid by its first bytes, of a transaction that the block has, an outpoint that it
+    /// spends ([`outpoint_word`](crate::delta::outpoint_word)), or a script key by its first bytes. Highest first.
     pub(crate) fn maybe(&self, hash: u64) -> impl Iterator<Item = &Arc<Delta>> {
-        let [one, other] = slots_of(hash);
-        let none = Slot::default();
-        let mut both = *self.slots.get(one).unwrap_or(&none);
-        let other = self.slots.get(other).unwrap_or(&none);
-        both.iter_mut().zip(other).for_each(|(bits, other)| *bits &= other);
+        self.maybe_any([hash])
+    }
+
+    /// Those that may know one of some hashes, each once.
+    pub(crate) fn maybe_any<const N: usize>(&self, hashes: [u64; N]) -> impl Iterator<Item = &Arc<Delta>> {
+        let mut named = Slot::default();
+        for hash in hashes {
+            let [one, other] = slots_of(hash).map(|at| self.slot(at));
+            let both = one.iter().zip(other).map(|(one, other)| one & other);
+            named.iter_mut().zip(both).for_each(|(named, both)| *named |= both);
+        }
         let lowest = self.list.first().map_or(0, |delta| bit_of(delta));
         let mut places: Vec<usize> = Vec::new();
-        for (word, at) in both.iter_mut().zip((0..).step_by(64)) {
+        for (word, at) in named.iter_mut().zip((0..).step_by(64)) {
             while *word != 0 {
                 let bit = at + word.trailing_zeros() as usize;
                 *word &= *word - 1;

@@ -6,9 +6,9 @@
 //! no longer exists, or descends from such a coinbase, which `validate` refuses while its coins are unspent.
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use bitcoin::block::Header;
 use bitcoin::constants::genesis_block;
@@ -137,7 +137,8 @@ pub(crate) struct Staged {
     pub(crate) view: View,
     pub(crate) headers: HeaderStage,
     pub(crate) aside: AsideChange,
-    pub(crate) touched: BTreeSet<ScriptKey>,
+    /// Some of them more than once.
+    pub(crate) touched: Vec<ScriptKey>,
     /// Ids of their transactions.
     pub(crate) transactions: Vec<Txid>,
     pub(crate) any: bool,
@@ -150,7 +151,7 @@ impl Staged {
             view: view.clone(),
             headers: HeaderStage::unchanged(state.headers),
             aside: AsideChange::default(),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
             transactions: Vec::new(),
             any: false,
         }
@@ -328,11 +329,22 @@ impl Store {
             spent: new.spent,
             older: self.older(new)?,
         };
-        let mut delta = build(source, BlockPos { segment: 0, offset: 0, length })?;
-        delta.head.pos = match self.stored(&new.hash) {
-            Some(stored) => stored.pos,
-            None => self.append(new.raw)?,
-        };
+        let stored = self.stored(&new.hash);
+        let nowhere = BlockPos { segment: 0, offset: 0, length };
+        // A block is durable before it is seen: the disk is kept busy while its rows are made.
+        let (delta, pos) = thread::scope(|scope| {
+            let segments = &mut self.segments;
+            let writing = scope.spawn(move || match stored {
+                Some(stored) => Ok(stored.pos),
+                None => segments.append(new.raw).and_then(|pos| segments.sync().map(|()| pos)),
+            });
+            let delta = build(source, nowhere);
+            let panicked = |_| Err(Error::corrupt("blocks", "the thread that wrote a block panicked"));
+            (delta, writing.join().unwrap_or_else(panicked))
+        });
+        let pos = pos.map_err(|error| self.kill_unless_full(error))?;
+        let mut delta = delta?;
+        delta.head.pos = pos;
         self.staged.any = true;
         if self.stored(&new.hash).is_some() {
             self.staged.aside.stored.insert(new.hash, None);

@@ -12,7 +12,7 @@ use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 
 use crate::base::{Base, BaseMark, Table};
-use crate::delta::{CoinValue, Delta, ScriptRows, script_word, tx_prefix, tx_word};
+use crate::delta::{CoinValue, Delta, DeltaHead, ScriptRows, outpoint_word, script_word, tx_prefix, tx_word};
 use crate::deltas::Deltas;
 use crate::error::Error;
 use crate::files::{BlockRow, Files};
@@ -224,12 +224,16 @@ impl View {
     /// The unspent output at `outpoint`.
     pub(crate) fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Error> {
         let prefix = tx_prefix(&outpoint.txid);
-        for delta in self.above(tx_word(&outpoint.txid), self.index.reach(Table::Coins, &prefix)) {
+        let reach = self.index.reach(Table::Coins, &prefix);
+        let deltas = self.deltas.maybe_any([tx_word(&outpoint.txid), outpoint_word(outpoint)]);
+        for delta in deltas.take_while(|delta| delta.head.height.0 >= reach) {
             // Made before spent: what a duplicate coinbase overwrites, it also makes.
             if let Some(at) = delta.position_of(&outpoint.txid)
-                && let Some(coin) = delta.made(at, outpoint.vout)
+                && let Some(CoinValue { value, class, script_key }) = delta.made(at, outpoint.vout)
             {
-                return self.place(TxNum(delta.head.first_tx + at), coin).map(Some);
+                let DeltaHead { height, first_tx, .. } = delta.head;
+                let tx_num = TxNum(first_tx + at);
+                return Ok(Some(Coin { value, tx_num, height, is_coinbase: at == 0, class, script_key }));
             }
             for number in delta.maybe_spent(outpoint) {
                 if self.is_txid(number, &outpoint.txid)? {
