@@ -4,6 +4,7 @@ mod bulk;
 pub(crate) mod chain;
 mod check;
 mod crash;
+mod deep;
 mod format;
 mod full;
 mod model;
