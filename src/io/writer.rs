@@ -25,6 +25,9 @@ const COMMIT_EVERY: Duration = Duration::from_secs(5);
 const FLUSH_EVERY: Duration = Duration::from_secs(3 * 60);
 /// How often it is looked whether a piece of a merge is done.
 const LOOK_AT_MERGE: Duration = Duration::from_millis(50);
+/// As `nice` counts: of two threads that want one core this gets a seventieth.
+#[cfg(target_os = "linux")]
+const LEAST_PRIORITY: i32 = 19;
 /// How often a full disk is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(3);
 
@@ -38,6 +41,7 @@ pub fn start(
     let (jobs, queue) = mpsc::channel::<MergeJob>();
     let (results, merges) = mpsc::channel();
     thread::Builder::new().name("merge".into()).spawn(move || {
+        give_way();
         // Cut off by the end of the process, a piece is begun anew when it starts again.
         while let Ok(job) = queue.recv() {
             if results.send(job.run()).is_err() {
@@ -54,6 +58,14 @@ pub fn start(
             None
         }
     })
+}
+
+/// From now on this thread runs when no other of the machine has anything to do: a merge takes the better part of a
+/// core for as long as it writes the base, and blocks and wallets are not to wait for it.
+fn give_way() {
+    // Elsewhere it would be the whole process. That it fails costs only that.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, LEAST_PRIORITY);
 }
 
 /// What to do when the disk is full.
