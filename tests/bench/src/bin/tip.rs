@@ -43,6 +43,9 @@ struct Arguments {
     /// Passed on to peerdex.
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
+    /// A further argument for peerdex, such as --unverified-scripts; may be given again.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pass: Vec<String>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -55,7 +58,7 @@ fn main() -> anyhow::Result<ExitCode> {
         blocks: arguments.blocks as usize,
         transactions: arguments.transactions as usize,
         memory: arguments.memory,
-        extra: Vec::new(),
+        extra: arguments.pass,
     })?;
     let mut wallet = Wallet::connect(stand.service)?;
     // It is told of new tips from now on.

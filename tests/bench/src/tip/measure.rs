@@ -14,6 +14,9 @@ use crate::sync::watch::Wallet;
 /// Longest wait for a block's notifications.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The error of a script that cannot be subscribed to.
+const HISTORY_TOO_LARGE: i64 = 10_001;
+
 /// What one block took, from the moment its last byte was handed to the socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
@@ -37,13 +40,20 @@ pub fn announce(
 ) -> anyhow::Result<Taken> {
     let served = stand.coming.first().context("no more blocks are prepared")?;
     let block: Block = bitcoin::consensus::deserialize(&served.read()?)?;
-    let hashes = touched::some(&block, scripts, rng);
-    let mut waiting: HashSet<&str> = HashSet::new();
-    for hash in &hashes {
+    let found = touched::some(&block, scripts * 2, rng);
+    let mut hashes: Vec<&str> = Vec::new();
+    for hash in &found {
+        if hashes.len() == scripts {
+            break;
+        }
         let answer = wallet.call("blockchain.scripthash.subscribe", &json!([hash]))?;
-        ensure!(answer["error"].is_null(), "{answer}");
-        waiting.insert(hash);
+        // Of a few scripts the history is longer than any answer.
+        if answer["error"]["code"] != json!(HISTORY_TOO_LARGE) {
+            ensure!(answer["error"].is_null(), "{answer}");
+            hashes.push(hash);
+        }
     }
+    let mut waiting: HashSet<&str> = hashes.iter().copied().collect();
     let announced = Instant::now();
     let (height, served) = stand.announce()?;
     let (mut header, mut first, mut last) = (None, None, announced);
