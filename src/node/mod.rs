@@ -346,6 +346,11 @@ impl Node {
             }
             blocks::Output::Connect(block) => {
                 let scripts = Scripts::of(self.headers.tree(), block.hash());
+                if self.synced {
+                    let (raw, txids) = (block.raw().clone(), block.txids().copied().collect());
+                    let at = Tip { height: block.height(), hash: block.hash() };
+                    self.keep(keeper::Command::Coming { at, raw, txids });
+                }
                 self.outputs.push_back(Output::Chain(Command::Connect(block, scripts)));
             }
             blocks::Output::Store(block) => self.outputs.push_back(Output::Chain(Command::Store(block))),

@@ -59,8 +59,8 @@ impl Touched {
                 Self::Only { scripts, transactions },
                 Self::Only { scripts: more, transactions: more_transactions },
             ) => {
-                scripts.extend(more);
-                transactions.extend(more_transactions);
+                add(scripts, more);
+                add(transactions, more_transactions);
             }
             (Self::Everything | Self::Only { .. }, _) => *self = Self::Everything,
         }
@@ -78,6 +78,17 @@ impl Touched {
             Self::Everything => true,
             Self::Only { transactions, .. } => transactions.contains(txid),
         }
+    }
+}
+
+/// Adds some to others. A block's thousands are not put in one by one.
+fn add<T: Ord + Copy>(to: &mut BTreeSet<T>, more: &BTreeSet<T>) {
+    if to.is_empty() {
+        to.clone_from(more);
+    } else if more.len() > to.len() / 16 {
+        to.append(&mut more.clone());
+    } else {
+        to.extend(more);
     }
 }
 

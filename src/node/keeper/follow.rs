@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use chainstore::Snapshot;
+use bitcoin::Txid;
+use chainstore::{Snapshot, Tip};
 
 use super::judge::{Restored, Task};
 use super::reader::Reader;
-use super::way::Way;
+use super::way::{KnownBlock, Way};
 use super::{Event, Keeper};
 use crate::mempool::{BlockFees, Covered, Entry, Unconfirmed};
 use crate::node::tip_of;
@@ -16,6 +17,14 @@ use crate::time::Now;
 const MAX_WAY: u32 = 30;
 
 impl Keeper {
+    /// A block is on its way into the chain: it is read and hashed while others write it. That it cannot be read is said
+    /// when it is there.
+    pub(super) fn prepare(&mut self, at: Tip, raw: &[u8], txids: Vec<Txid>) {
+        if self.started {
+            self.coming = KnownBlock::of(at, raw, txids).ok().map(Arc::new);
+        }
+    }
+
     /// The chain moved.
     pub(super) fn follow(&mut self, now: Now, snapshot: Arc<Snapshot>, fees: Vec<BlockFees>) {
         let before = std::mem::replace(&mut self.snapshot, snapshot.clone());
@@ -27,7 +36,8 @@ impl Keeper {
             }
             return;
         }
-        match Way::between(&before, &snapshot, MAX_WAY) {
+        let coming = self.coming.take();
+        match Way::between(&before, &snapshot, MAX_WAY, coming.as_ref()) {
             Ok(Some(way)) => self.follow_blocks(now, way, &fees),
             Ok(None) => self.judge_anew(now),
             Err(error) => {

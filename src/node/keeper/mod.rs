@@ -16,7 +16,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::Wtxid;
+use bitcoin::{Txid, Wtxid};
+use bytes::Bytes;
 use chainstore::{Error, Snapshot, Tip};
 
 use super::{SubmissionId, tip_of};
@@ -45,6 +46,8 @@ const SWEPT_AT_ONCE: usize = 128;
 pub enum Command {
     /// The chain's readers see this from now on. With it come the fees of its newest blocks, as far as they are known.
     Chain(Arc<Snapshot>, Vec<BlockFees>),
+    /// This block is being connected, and may be the next tip: it is read before it is.
+    Coming { at: Tip, raw: Bytes, txids: Vec<Txid> },
     /// The chain is in step with the peers: from now on transactions can be judged.
     Start,
     /// A peer's transaction, and whether the peer is trusted.
@@ -121,6 +124,8 @@ pub struct Keeper {
     mempool: Mempool,
     reader: Reader,
     snapshot: Arc<Snapshot>,
+    /// The block that is being connected.
+    coming: Option<Arc<KnownBlock>>,
     estimator: FeeEstimator,
     board: Arc<FeeBoard>,
     peers_floor: FeeRate,
@@ -174,6 +179,7 @@ impl Keeper {
             mempool: Mempool::new(policy),
             reader: Reader::new(snapshot.clone()),
             snapshot,
+            coming: None,
             estimator,
             board: Arc::new(board),
             peers_floor: FeeRate::default(),
@@ -199,6 +205,7 @@ impl Keeper {
     pub fn execute(&mut self, now: Now, command: Command) {
         match command {
             Command::Chain(snapshot, fees) => self.follow(now, snapshot, fees),
+            Command::Coming { at, raw, txids } => self.prepare(at, &raw, txids),
             Command::Start => self.started = true,
             Command::Admit(job, is_trusted) => {
                 let trust = if is_trusted && !self.runs_scripts { Trust::Trusted } else { Trust::Run };

@@ -237,3 +237,34 @@ fn a_wallets_transaction_is_given_up_when_it_is_old_or_mined() {
     assert_eq!(world.void.len(), 2);
     assert_eq!((world.len(), &world.back), (0, &vec![]));
 }
+
+#[test]
+fn a_block_that_is_coming_is_read_beforehand_and_no_other_is_taken_for_it() {
+    for is_the_next in [true, false] {
+        let mut world = World::new();
+        world.tell(Command::Start);
+        let spends = child(world.coin, 1_000);
+        world.chain.forge(anyone().0, std::slice::from_ref(&spends));
+        let snapshot = world.chain.snapshot();
+        let tip = snapshot.tip().unwrap();
+        let coming = if is_the_next { tip.height } else { tip.height.prev().unwrap() };
+        let header = snapshot.header(coming).unwrap().unwrap();
+        world.tell(Command::Coming {
+            at: Tip { height: tip.height, hash: header.block_hash() },
+            raw: snapshot.raw_block(coming).unwrap().unwrap().into(),
+            txids: snapshot.block_txids(coming).unwrap().unwrap(),
+        });
+        let prepared = world.keeper.coming.clone().unwrap();
+        world.tell(Command::Chain(snapshot, Vec::new()));
+        let connected = std::iter::from_fn(|| world.keeper.poll()).find_map(|event| match event {
+            Event::Followed { connected, .. } => Some(connected),
+            _ => None,
+        });
+        let connected = connected.unwrap();
+        assert_eq!(connected.len(), 1);
+        assert_eq!((connected[0].at, &connected[0].block.txdata[1]), (tip, &spends));
+        assert_eq!(connected[0].wtxids[1], spends.compute_wtxid());
+        assert_eq!(Arc::ptr_eq(&connected[0], &prepared), is_the_next);
+        assert!(world.keeper.coming.is_none());
+    }
+}
