@@ -77,7 +77,7 @@ impl Room {
         // Until one has to go.
         let mut sent = Vec::new();
         while room.held_by_node().len() == sent.len() {
-            let tx = room.from_chain();
+            let tx = room.of_chain();
             let _ = room.node.try_rpc("sendrawtransaction", json!([serialize_hex(&tx)]));
             sent.push(tx);
         }
@@ -128,7 +128,7 @@ impl Room {
         tx
     }
 
-    fn from_chain(&mut self) -> Transaction {
+    fn of_chain(&mut self) -> Transaction {
         let at = self.rng.usize(..self.coins.len());
         let coin = self.coins.swap_remove(at);
         self.large(coin)
@@ -200,7 +200,7 @@ impl Room {
     fn step(&mut self) {
         match self.rng.u8(..100) {
             0..60 => {
-                let tx = self.from_chain();
+                let tx = self.of_chain();
                 self.send(&tx);
             }
             60..85 => {
@@ -223,7 +223,7 @@ impl Room {
         for hours in [200, 137] {
             self.pass(hours);
             loop {
-                let tx = self.from_chain();
+                let tx = self.of_chain();
                 if self.send(&tx) {
                     break;
                 }
