@@ -50,6 +50,8 @@ fn node_options() -> Vec<&'static str> {
         &[
             "-fastprune",
             "-acceptnonstdtxn=0",
+            // It would look through all of it for each newcomer.
+            "-checkmempool=0",
             "-debug=net",
             "-debug=mempool",
             "-debug=mempoolrej",
