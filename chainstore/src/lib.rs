@@ -47,6 +47,7 @@ mod space;
 mod stopped;
 mod store;
 mod tip;
+mod txid;
 mod types;
 mod undo;
 mod view;

@@ -1,21 +1,21 @@
 //! The way from a transaction up to its block's merkle root.
 //!
 //! Hashing a whole block for one proof costs a third of a millisecond. So the third row of each block that was asked
-//! for, and all above it, are kept for a while: a quarter of what its txids take. A proof then hashes the seven nodes
+//! for, and all above it, are kept for a while: a quarter of what its txids take. A proof then hashes four nodes
 //! below, and reads the rest.
 //! Source: Bitcoin Core `consensus/merkle` (`TransactionMerklePath`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitcoin::hashes::{Hash, HashEngine, sha256d};
+use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{BlockHash, Txid};
 
 /// Rows below the lowest that is kept, and the leaves that one of its nodes stands for.
 const KEPT_ROW: usize = 3;
 pub(crate) const LEAVES: usize = 1 << KEPT_ROW;
 /// Nodes that are kept, of 32 bytes each.
-const MAX_NODES: usize = 512 * 1024;
+const MAX_NODES: usize = 1024 * 1024;
 
 /// Siblings of the leaf at `pos` and of its parents, deepest first; `None` when there is no such leaf.
 ///
@@ -25,31 +25,37 @@ pub(crate) fn branch(leaves: Vec<sha256d::Hash>, pos: usize) -> Option<Vec<sha25
     let mut branch = Vec::new();
     let (mut row, mut index) = (leaves, pos);
     while row.len() > 1 {
-        climb(&mut row, &mut index, &mut branch);
+        branch.push(row[(index ^ 1).min(row.len() - 1)]);
+        climb(&mut row);
+        index /= 2;
     }
     Some(branch)
 }
 
 /// The part of a branch below the kept rows: `leaves` are those of one of its nodes.
-pub(crate) fn lower_branch(leaves: Vec<sha256d::Hash>, pos: usize) -> Option<Vec<sha256d::Hash>> {
+pub(crate) fn lower_branch(leaves: &[sha256d::Hash], pos: usize) -> Option<Vec<sha256d::Hash>> {
     leaves.get(pos)?;
     let mut branch = Vec::with_capacity(16);
-    let (mut row, mut index) = (leaves, pos);
-    for _ in 0..KEPT_ROW {
-        climb(&mut row, &mut index, &mut branch);
-    }
+    branch.extend((0..KEPT_ROW).map(|row| node(leaves, row, (pos >> row) ^ 1)));
     Some(branch)
 }
 
-fn climb(row: &mut Vec<sha256d::Hash>, index: &mut usize, branch: &mut Vec<sha256d::Hash>) {
-    let sibling = (*index ^ 1).min(row.len() - 1);
-    branch.push(row[sibling]);
+/// The node at a place of a row above these leaves, which are some; past the end of the row its last.
+fn node(leaves: &[sha256d::Hash], row: usize, index: usize) -> sha256d::Hash {
+    let index = index.min((leaves.len() - 1) >> row);
+    match row.checked_sub(1) {
+        None => leaves[index],
+        Some(below) => parent(node(leaves, below, 2 * index), node(leaves, below, 2 * index + 1)),
+    }
+}
+
+/// Puts the row above in the place of one.
+fn climb(row: &mut Vec<sha256d::Hash>) {
     for at in 0..row.len().div_ceil(2) {
         let right = (2 * at + 1).min(row.len() - 1);
         row[at] = parent(row[2 * at], row[right]);
     }
     row.truncate(row.len().div_ceil(2));
-    *index /= 2;
 }
 
 /// The part of a branch in the kept rows, of which the lowest has `nodes`, from a node of that on.
@@ -66,28 +72,22 @@ pub(crate) fn upper_branch(rows: &[sha256d::Hash], nodes: usize, mut index: usiz
 }
 
 /// The third row above these leaves, which are more than one of its nodes has, then the row above that, up to the root.
-fn kept_rows(leaves: &[Txid]) -> Arc<[sha256d::Hash]> {
-    let nodes = leaves.chunks(LEAVES).map(|leaves| {
-        let mut row: Vec<_> = leaves.iter().map(|txid| txid.to_raw_hash()).collect();
-        for _ in 0..KEPT_ROW {
-            climb(&mut row, &mut 0, &mut Vec::new());
-        }
-        row[0]
-    });
-    let mut row: Vec<_> = nodes.collect();
+fn kept_rows(leaves: Vec<Txid>) -> Arc<[sha256d::Hash]> {
+    let mut row: Vec<_> = leaves.into_iter().map(Txid::to_raw_hash).collect();
+    (0..KEPT_ROW).for_each(|_| climb(&mut row));
     let mut rows = row.clone();
     while row.len() > 1 {
-        climb(&mut row, &mut 0, &mut Vec::new());
+        climb(&mut row);
         rows.extend_from_slice(&row);
     }
     rows.into()
 }
 
 fn parent(left: sha256d::Hash, right: sha256d::Hash) -> sha256d::Hash {
-    let mut engine = sha256d::Hash::engine();
-    engine.input(left.as_byte_array());
-    engine.input(right.as_byte_array());
-    sha256d::Hash::from_engine(engine)
+    let mut pair = [0; 64];
+    pair[..32].copy_from_slice(left.as_byte_array());
+    pair[32..].copy_from_slice(right.as_byte_array());
+    sha256d::Hash::hash(&pair)
 }
 
 /// Rows of the blocks that were asked for last.
@@ -114,7 +114,7 @@ impl MerkleCache {
             return Ok(row.clone());
         }
         // Not under the lock: others need not wait for it.
-        let row = kept_rows(&txids()?);
+        let row = kept_rows(txids()?);
         let mut kept = kept();
         if kept.rows.insert(block, row.clone()).is_none() {
             kept.order.push_back(block);
@@ -157,9 +157,9 @@ mod tests {
                 if leaves.len() > LEAVES {
                     let txids: Vec<Txid> = leaves.iter().map(|leaf| Txid::from_raw_hash(*leaf)).collect();
                     let chunk = leaves.chunks(LEAVES).nth(pos / LEAVES).unwrap().to_vec();
-                    let mut parts = lower_branch(chunk, pos % LEAVES).unwrap();
+                    let mut parts = lower_branch(&chunk, pos % LEAVES).unwrap();
                     let nodes = leaves.len().div_ceil(LEAVES);
-                    parts.extend(upper_branch(&kept_rows(&txids), nodes, pos / LEAVES));
+                    parts.extend(upper_branch(&kept_rows(txids), nodes, pos / LEAVES));
                     assert_eq!(parts, whole, "leaf {pos} of {count}");
                 }
             }
@@ -170,7 +170,7 @@ mod tests {
     fn a_leaf_that_is_not_there_has_no_proof() {
         assert_eq!(branch(leaves(3), 3), None);
         assert_eq!(branch(leaves(0), 0), None);
-        assert_eq!(lower_branch(leaves(3), 3), None);
+        assert_eq!(lower_branch(&leaves(3), 3), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::repair::name_block;
 use crate::segments::{BlockPos, file_name};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::txid::txid_of;
 use crate::types::{Height, TxNum};
 use crate::view::{LOOKING_THREADS, View};
 
@@ -35,10 +36,7 @@ impl Store {
         let (files, headers) = (bulk.files(), &self.staged.headers);
         let places = numbers(wanted).map(|number| Ok((number, bulk.place_of(number)?)));
         let places = places.collect::<Result<Vec<_>, Error>>()?;
-        collect(wanted, &places, |place| {
-            let (_, tx) = place.read(files, |height| headers.hash(files, height.0))?;
-            Ok(tx)
-        })
+        collect(wanted, &places, |place| place.read(files, |height| headers.hash(files, height.0)))
     }
 }
 
@@ -58,7 +56,7 @@ impl Snapshot {
 impl View {
     pub(crate) fn outputs(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxOut>, Error> {
         let numbers: Vec<_> = numbers(wanted).map(|number| (number, number)).collect();
-        collect(wanted, &numbers, |number| self.tx(*number).map(|(_, tx)| tx))
+        collect(wanted, &numbers, |number| self.tx(*number))
     }
 }
 
@@ -81,20 +79,34 @@ impl TxPlace {
         &self,
         files: &Files,
         hash_of: impl Fn(Height) -> Result<Option<BlockHash>, Error>,
-    ) -> Result<(Vec<u8>, Transaction), Error> {
+    ) -> Result<Transaction, Error> {
+        let bytes = self.read_bytes(files, hash_of)?;
+        bitcoin::consensus::deserialize(&bytes).map_err(|_| self.is_not_there())
+    }
+
+    /// The same as it stands in its block.
+    pub(crate) fn read_bytes(
+        &self,
+        files: &Files,
+        hash_of: impl Fn(Height) -> Result<Option<BlockHash>, Error>,
+    ) -> Result<Vec<u8>, Error> {
         let Self { txid, height, pos, start, end } = *self;
         let bytes = files.blocks.read_part(pos, start, end);
-        let tx = bytes.as_ref().ok().and_then(|bytes| bitcoin::consensus::deserialize(bytes).ok());
-        if let Some(tx) = tx.filter(|tx: &Transaction| tx.compute_txid() == txid) {
-            return Ok((bytes?, tx));
+        if bytes.as_ref().is_ok_and(|bytes| txid_of(bytes) == Some(txid)) {
+            return bytes;
         }
         // The block is damaged, or else what says where in it the transaction is.
         if let Err(error) = files.blocks.read(pos) {
             return Err(name_block(error, height, hash_of(height)?.ok_or(Error::NoTip)?));
         }
         bytes?;
+        Err(self.is_not_there())
+    }
+
+    fn is_not_there(&self) -> Error {
+        let Self { txid, pos, start, end, .. } = self;
         let at = format!("byte {}: bytes {start} to {end} of its block", pos.offset);
-        Err(Error::corrupt(&file_name(pos.segment), format!("{at} are not transaction {txid}")))
+        Error::corrupt(&file_name(pos.segment), format!("{at} are not transaction {txid}"))
     }
 }
 

@@ -251,7 +251,7 @@ impl Snapshot {
     /// A transaction's bytes.
     pub fn raw_tx(&self, txid: &Txid) -> Result<Option<RawTx>, Error> {
         let Some(TxLocation { tx_num, height, .. }) = self.tx_location(txid)? else { return Ok(None) };
-        let (bytes, _) = self.read(|view| view.tx_in(height, tx_num, *txid))?;
+        let bytes = self.read(|view| view.raw_tx(height, tx_num, *txid))?;
         Ok(Some(RawTx { bytes, height }))
     }
 
@@ -308,7 +308,7 @@ impl Snapshot {
             out.push(format!("block {height} {:08x} {numbers:?} {txids:?}", crc32c::crc32c(&block)));
         }
         for number in 0..self.view.end_tx() {
-            let (bytes, _) = self.view.tx(TxNum(number))?;
+            let bytes = bitcoin::consensus::serialize(&self.view.tx(TxNum(number))?);
             out.push(format!("bytes {number} {:08x}", crc32c::crc32c(&bytes)));
         }
         for height in 0..self.headers {

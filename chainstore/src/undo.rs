@@ -72,7 +72,7 @@ fn unlooked(tx_num: TxNum) -> Coin {
 
 /// The coin that was at `outpoint`, from the raw transaction.
 fn spent_coin(view: &View, number: TxNum, outpoint: &OutPoint) -> Result<Coin, Error> {
-    let (_, tx) = view.tx(number)?;
+    let tx = view.tx(number)?;
     let missing = || Error::corrupt("base", format!("{outpoint} was spent but never made"));
     let output = tx.output.get(outpoint.vout as usize).ok_or_else(missing)?;
     let height = view.height_of(number).ok_or_else(missing)?;
@@ -90,7 +90,7 @@ fn spent_coin(view: &View, number: TxNum, outpoint: &OutPoint) -> Result<Coin, E
 /// Coins of an older transaction `number` that a coinbase with the same `txid`, at `first_tx`, overwrote: those
 /// that no transaction between the two spent. A spender is in the history of the coin's script.
 fn overwritten(view: &View, number: TxNum, txid: &Txid, first_tx: u32) -> Result<Vec<(u32, Coin)>, Error> {
-    let (_, older) = view.tx(number)?;
+    let older = view.tx(number)?;
     let mut coins = Vec::new();
     for (output, vout) in older.output.iter().zip(0u32..) {
         if is_unspendable(&output.script_pubkey) {
@@ -101,7 +101,7 @@ fn overwritten(view: &View, number: TxNum, txid: &Txid, first_tx: u32) -> Result
         let between = |at: &TxNum| *at > number && at.0 < first_tx;
         let mut was_spent = false;
         for at in view.history(&key)?.into_iter().filter(between) {
-            let (_, tx) = view.tx(at)?;
+            let tx = view.tx(at)?;
             was_spent |= tx.input.iter().any(|input| input.previous_output == outpoint);
         }
         if !was_spent {

@@ -162,8 +162,8 @@ impl View {
             return Ok(merkle::branch(leaves(self.txids_from(height, 0, count)?), pos));
         }
         let first = pos - pos % merkle::LEAVES;
-        let below = leaves(self.txids_from(height, first, merkle::LEAVES)?);
-        let Some(mut branch) = merkle::lower_branch(below, pos - first) else { return Ok(None) };
+        let below: Vec<_> = leaves(self.txids_from(height, first, merkle::LEAVES)?);
+        let Some(mut branch) = merkle::lower_branch(&below, pos - first) else { return Ok(None) };
         let hash = self.hash_of(height)?.ok_or(Error::NoTip)?;
         let rows = self.files.merkle.rows(hash, || self.txids_from(height, 0, count))?;
         let nodes = count.div_ceil(merkle::LEAVES);
@@ -309,7 +309,7 @@ impl View {
         let history = self.history(key)?;
         let later = &history[history.partition_point(|number| *number <= funder)..];
         for (number, read) in later.iter().zip(1..) {
-            let (_, tx) = self.tx(*number)?;
+            let tx = self.tx(*number)?;
             if tx.input.iter().any(|input| input.previous_output == *outpoint) {
                 return Ok((Some((*number, tx.compute_txid())), read));
             }
@@ -339,21 +339,20 @@ impl View {
         Ok(unspent.into_values().collect())
     }
 
-    /// A transaction's bytes by its number, which must be of this chain; they are checked against its id.
-    pub(crate) fn tx(&self, number: TxNum) -> Result<(Vec<u8>, Transaction), Error> {
+    /// A transaction by its number, which must be of this chain; it is checked against its id.
+    pub(crate) fn tx(&self, number: TxNum) -> Result<Transaction, Error> {
         let nowhere = || Error::corrupt("txpos", format!("transaction {}: no block has it", number.0));
         let height = self.height_of(number).ok_or_else(nowhere)?;
         let txid = self.txid(number)?.ok_or_else(nowhere)?;
-        self.tx_in(height, number, txid)
+        self.tx_place(height, number, txid)?.read(&self.files, |height| self.hash_of(height))
     }
 
-    /// The same for one whose height and id are known.
-    pub(crate) fn tx_in(
-        &self,
-        height: Height,
-        number: TxNum,
-        txid: Txid,
-    ) -> Result<(Vec<u8>, Transaction), Error> {
+    /// The bytes of one whose height and id are known, checked in the same way.
+    pub(crate) fn raw_tx(&self, height: Height, number: TxNum, txid: Txid) -> Result<Vec<u8>, Error> {
+        self.tx_place(height, number, txid)?.read_bytes(&self.files, |height| self.hash_of(height))
+    }
+
+    fn tx_place(&self, height: Height, number: TxNum, txid: Txid) -> Result<TxPlace, Error> {
         let corrupt = |what: &str| Error::corrupt("txpos", format!("transaction {}: {what}", number.0));
         let numbers = self.txs_of(height).ok_or_else(|| corrupt("no block has it"))?;
         let pos = self.block_pos(height)?.ok_or_else(|| corrupt("its block has no position"))?;
@@ -366,7 +365,7 @@ impl View {
                 (offset(0).unwrap_or(0), offset(1).unwrap_or(pos.length))
             }
         };
-        TxPlace { txid, height, pos, start, end }.read(&self.files, |height| self.hash_of(height))
+        Ok(TxPlace { txid, height, pos, start, end })
     }
 
     /// The block at a height, its checksum verified.
@@ -382,7 +381,10 @@ impl View {
     }
 
     pub(crate) fn hash_of(&self, height: Height) -> Result<Option<BlockHash>, Error> {
-        Ok(self.header(height)?.map(|header| header.block_hash()))
+        match self.delta(height.0) {
+            Some(delta) => Ok(Some(delta.hash)),
+            None => Ok(self.header(height)?.map(|header| header.block_hash())),
+        }
     }
 }
 

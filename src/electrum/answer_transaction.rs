@@ -77,7 +77,7 @@ pub(super) fn merkle(context: &mut Context<'_>, args: &Args<'_>) -> Result<Reply
         proof.ok_or_else(|| RpcError::bad_request(format!("tx {txid} not in block at height {height}")))?;
     Ok(Json::object([
         ("block_height", Json::integer(height)),
-        ("merkle", Json::list(proof.branch.iter().map(Json::hash))),
+        ("merkle", Json::hashes(&proof.branch)),
         ("pos", Json::integer(proof.pos as u64)),
     ])
     .into())
@@ -92,7 +92,7 @@ pub(super) fn id_from_pos(context: &mut Context<'_>, args: &Args<'_>) -> Result<
         return Ok(Json::hash(txid).into());
     }
     let (txid, proof) = context.view.proof_at(at, index as usize)?.ok_or_else(missing)?;
-    let branch = Json::list(proof.branch.iter().map(Json::hash));
+    let branch = Json::hashes(&proof.branch);
     Ok(Json::object([("tx_hash", Json::hash(txid)), ("merkle", branch)]).into())
 }
 

@@ -6,6 +6,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use bitcoin::Amount;
+use bitcoin::hashes::{Hash as _, sha256d};
 
 /// One whole JSON value, written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,20 @@ impl Json {
         for (digits, byte) in out[1..].chunks_exact_mut(2).zip(bytes) {
             digits.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
         }
+        Self(String::from_utf8(out).expect("digits are ASCII"))
+    }
+
+    /// Hashes as people see them, which is backwards.
+    pub(super) fn hashes(hashes: &[sha256d::Hash]) -> Self {
+        let mut out = Vec::with_capacity(hashes.len() * 67 + 2);
+        out.push(b'[');
+        for (index, hash) in hashes.iter().enumerate() {
+            out.extend_from_slice(if index > 0 { b",\"" } else { b"\"" });
+            let digits = |byte: &u8| [hex_digit(byte >> 4), hex_digit(byte & 15)];
+            out.extend(hash.as_byte_array().iter().rev().flat_map(digits));
+            out.push(b'"');
+        }
+        out.push(b']');
         Self(String::from_utf8(out).expect("digits are ASCII"))
     }
 

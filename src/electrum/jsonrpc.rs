@@ -89,14 +89,15 @@ impl Envelope<'_> {
     /// The answer as one JSON object: `result` or `error`, never both, as some wallets take a mere
     /// `"error": null` for an error.
     pub(super) fn answer(&self, answer: &Result<Json, RpcError>) -> String {
-        let mut out = String::from(match self.dialect {
+        let result_bytes = answer.as_ref().map_or(0, |result| result.as_str().len());
+        // With its newline, and nothing is moved on the way.
+        let mut out = String::with_capacity(result_bytes + self.id.len() + 40);
+        out.push_str(match self.dialect {
             Dialect::V1 => "{",
             Dialect::V2 => r#"{"jsonrpc":"2.0","#,
         });
         match answer {
             Ok(result) => {
-                // With its newline, and nothing is moved on the way.
-                out.reserve(result.as_str().len() + self.id.len() + 20);
                 out.push_str("\"result\":");
                 out.push_str(result.as_str());
             }

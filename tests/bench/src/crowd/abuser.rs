@@ -138,7 +138,7 @@ pub fn menu(stand: &Stand, known: &Known) -> anyhow::Result<Vec<Dish>> {
 /// Asks until told to stop.
 pub fn dine(server: SocketAddr, menu: &[Dish], plan: &Plan, stop: &AtomicBool) -> anyhow::Result<Vec<Got>> {
     let mut got: Vec<Got> = menu.iter().map(|dish| Got { name: dish.name, ..Got::default() }).collect();
-    let mut crowd = Gathering::new()?;
+    let mut crowd = Gathering::new(Duration::ZERO)?;
     let mut owes = 0.0;
     let mut at = Instant::now();
     for number in 0..plan.connections {

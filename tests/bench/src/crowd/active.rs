@@ -18,6 +18,8 @@ use crate::tip::stand::Stand;
 
 /// One answer in so many is kept and checked.
 const SAMPLE: usize = 64;
+/// Between two looks at what came, where all wallets come at once: a hundredth of what they wait.
+const REST: Duration = Duration::from_micros(500);
 /// Mistakes that are told in full.
 const TOLD: usize = 5;
 /// Longest silence of all wallets together.
@@ -94,7 +96,7 @@ pub fn sync(stand: &Stand, known: &Known, plan: &Plan, round: usize) -> anyhow::
         lost: 0,
         done: 0,
     };
-    let mut crowd = Gathering::new()?;
+    let mut crowd = Gathering::new(if plan.over.is_zero() { REST } else { Duration::ZERO })?;
     let start = Instant::now();
     let mut heard_at = start;
     while run.done < plan.wallets {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -29,15 +30,19 @@ pub struct Gathering<M> {
     events: Events,
     space: Vec<u8>,
     members: Vec<(Option<Wire>, M)>,
+    rest: Duration,
 }
 
 impl<M> Gathering<M> {
-    pub fn new() -> io::Result<Self> {
+    /// `rest` is slept before each look at what came. A thread that wakes for every answer takes the processor from
+    /// the server that is measured, and is woken by it, once for each; real wallets are other machines.
+    pub fn new(rest: Duration) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
             space: vec![0; SPACE],
             members: Vec::new(),
+            rest,
         })
     }
 
@@ -83,13 +88,16 @@ impl<M> Gathering<M> {
 
     /// Waits until something comes, at most for so long, and hands all of it over; what is answered is sent at once.
     ///
-    /// The time is when the bytes were found to be there, as good as when they came while this thread has nothing
-    /// else to do.
+    /// The time is when the bytes were found to be there: when they came, or by the rest and what this thread does
+    /// meanwhile later, never earlier.
     pub fn turn(
         &mut self,
         patience: Duration,
         mut heard: impl FnMut(usize, &mut M, Heard<'_>, Instant, &mut Vec<u8>),
     ) -> anyhow::Result<()> {
+        if !self.rest.is_zero() {
+            thread::sleep(self.rest);
+        }
         match self.poll.poll(&mut self.events, Some(patience)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             polled => polled?,

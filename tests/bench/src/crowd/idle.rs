@@ -13,6 +13,8 @@ use crate::tip::stand::Stand;
 
 /// Sessions that ask for their subscriptions at once.
 const AT_ONCE: usize = 64;
+/// Between two looks at what came, which is as near as times are told.
+const REST: Duration = Duration::from_millis(1);
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// The ids of the first two requests; those of subscriptions come after.
@@ -90,7 +92,7 @@ pub fn seat(stand: &Stand, plan: &Plan) -> anyhow::Result<(Gathering<Sitter>, Se
 
     let before = Taken::now(process)?;
     let began = Instant::now();
-    let mut crowd = Gathering::new()?;
+    let mut crowd = Gathering::new(REST)?;
     for (number, sitter) in sitters.into_iter().enumerate() {
         crowd.join(stand.service, From::subnet(number), sitter)?;
         crowd.say(number, |_, out| request::write(out, GREETING, "server.version", request::VERSION));

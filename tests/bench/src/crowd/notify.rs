@@ -52,6 +52,8 @@ pub struct Told {
     pub last_script: Duration,
     /// Processor seconds of the server, from the announcement to the last line.
     pub cpu: f64,
+    /// The same of this process: of the crowd, and of the peer that has the block.
+    pub client_cpu: f64,
 }
 
 /// A line that a session was told.
@@ -85,10 +87,11 @@ pub fn play(
     let concerned = expected.iter().filter(|scripts| !scripts.is_empty()).count();
 
     let process = stand.server.process();
-    let (cpu_before, _) = watch::cpu(process)?;
+    let cpu_of_both = || Ok::<_, anyhow::Error>((watch::cpu(process)?.0, watch::cpu(std::process::id())?.0));
+    let before = cpu_of_both()?;
     let (height, served) = stand.announce()?;
     let lines = gather(crowd, expected.len() + notifications)?;
-    let cpu = watch::cpu(process)?.0 - cpu_before;
+    let after = cpu_of_both()?;
     let surplus = gather_for(crowd, SILENCE)?;
     if let Some(line) = surplus.first() {
         bail!("session {} is told more than it should be: {}", line.session, request::start(&line.text));
@@ -137,7 +140,8 @@ pub fn play(
         last_header,
         first_script,
         last_script,
-        cpu,
+        cpu: after.0 - before.0,
+        client_cpu: after.1 - before.1,
     })
 }
 

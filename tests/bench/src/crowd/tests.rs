@@ -73,7 +73,7 @@ fn a_wallet_keeps_as_much_in_flight_as_it_may() {
 #[test]
 fn lines_are_whole_however_they_come_and_the_header_is_said_first() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let mut crowd = Gathering::new().unwrap();
+    let mut crowd = Gathering::new(Duration::from_millis(1)).unwrap();
     let address = listener.local_addr().unwrap();
     let number = crowd.join(address, From::subnet(300), Vec::new()).unwrap();
     crowd.say(number, |_: &mut Vec<Vec<u8>>, out| out.extend(b"hello\n"));
