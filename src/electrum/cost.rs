@@ -209,6 +209,11 @@ impl Group {
         self.accounts.len()
     }
 
+    /// Numbers of its sessions, in no order.
+    pub fn members(&self) -> impl Iterator<Item = u64> {
+        self.accounts.keys().copied()
+    }
+
     /// Whether nothing would be forgotten with it.
     pub fn is_settled(&mut self, now: Instant, prices: &Prices) -> bool {
         self.wear_off(now, prices);

@@ -120,7 +120,12 @@ pub fn methods() -> &'static [Method] {
 
 /// The method of that name in a version of the protocol.
 pub(super) fn find(name: &str, version: ProtocolVersion) -> Option<&'static Method> {
-    METHODS.iter().find(|method| method.name == name && (method.since..=method.until).contains(&version))
+    METHODS.get(place_of(name, version)?)
+}
+
+/// Its place among [`methods`].
+pub(super) fn place_of(name: &str, version: ProtocolVersion) -> Option<usize> {
+    METHODS.iter().position(|method| method.name == name && (method.since..=method.until).contains(&version))
 }
 
 /// The table as Markdown, for `docs/protocol.md`.

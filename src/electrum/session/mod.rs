@@ -373,8 +373,10 @@ impl Session {
         if self.excessive && !self.exempt {
             return Ok(Reply::Last(RpcError::excessive()));
         }
-        let method = methods::find(&request.method, self.version())
+        let place = methods::place_of(&request.method, self.version())
             .ok_or_else(|| RpcError::unknown_method(&request.method))?;
+        self.server.asked.count(place);
+        let method = &methods::methods()[place];
         if let (Serves::Synced, SyncState::Syncing { percent, left }) = (method.serves, self.view.sync()) {
             return Err(RpcError::unavailable(syncing(percent, left)).into());
         }

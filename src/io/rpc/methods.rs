@@ -40,6 +40,8 @@ pub struct Facts {
     pub sessions_ever: u64,
     /// Of sessions that have ended.
     pub past_requests: u64,
+    /// How often each method was asked for.
+    pub requests: BTreeMap<&'static str, u64>,
     /// Oldest first.
     pub sessions: Vec<SessionFacts>,
     pub groups: Vec<GroupFacts>,
@@ -65,7 +67,8 @@ pub struct Relayed {
 #[derive(Clone, Debug)]
 pub struct GroupFacts {
     pub subnet: String,
-    pub sessions: usize,
+    /// Their numbers.
+    pub sessions: Vec<u64>,
     pub cost: f64,
     /// What those owe that are gone.
     pub retained_cost: f64,
@@ -125,8 +128,8 @@ pub const METHODS: [Method; 9] = [
     Method { name: "getinfo", help: "what the server is doing", answer: getinfo },
     Method { name: "sessions", help: "who is connected", answer: sessions },
     Method { name: "groups", help: "what subnets owe", answer: groups },
-    Method { name: "disconnect", help: "ID... or all: end sessions", answer: disconnect },
-    Method { name: "log", help: "ID..., all, none or new: log what sessions ask", answer: log },
+    Method { name: "disconnect", help: "ID..., GROUP... or all: end sessions", answer: disconnect },
+    Method { name: "log", help: "ID..., GROUP..., all, none or new: log what sessions ask", answer: log },
     Method { name: "broadcasts", help: "what peers did with wallets' transactions", answer: broadcasts },
     Method { name: "getmempoolinfo", help: "the mempool in figures", answer: mempool_info },
     Method { name: "getrawmempool", help: "ids of all unconfirmed transactions", answer: raw_mempool },
@@ -206,6 +209,7 @@ fn getinfo(facts: &Facts, params: &[Value]) -> Outcome {
         "pid": facts.pid,
         "uptime": time(facts.uptime),
         "request total": facts.past_requests + facts.sessions.iter().map(|session| session.requests).sum::<u64>(),
+        "request counts": facts.requests,
         "groups": facts.groups.len(),
         "sessions": sessions,
         "clients": clients,
@@ -315,7 +319,7 @@ fn groups(facts: &Facts, params: &[Value]) -> Outcome {
     let row = |group: &GroupFacts| {
         json!({
             "name": group.subnet,
-            "sessions": group.sessions,
+            "sessions": group.sessions.len(),
             "cost": group.cost.round(),
             "retained cost": group.retained_cost.round(),
         })
@@ -323,10 +327,10 @@ fn groups(facts: &Facts, params: &[Value]) -> Outcome {
     Ok((facts.groups.iter().map(row).collect(), Action::Nothing))
 }
 
-/// One line of answer for each number, as in ElectrumX.
+/// One line of answer for each number or group, as in ElectrumX.
 fn disconnect(facts: &Facts, params: &[Value]) -> Outcome {
     if params.is_empty() {
-        return Err((INVALID_PARAMS, "give numbers of sessions, or all".into()));
+        return Err((INVALID_PARAMS, "give numbers of sessions, names of groups, or all".into()));
     }
     let (mut lines, mut ended) = (Vec::new(), Vec::new());
     for param in params {
@@ -336,6 +340,9 @@ fn disconnect(facts: &Facts, params: &[Value]) -> Outcome {
         } else if let Some(session) = session(facts, param) {
             lines.push(format!("disconnected {}", session.id));
             ended.push(session.id);
+        } else if let Some(group) = group(facts, param) {
+            lines.push(format!("disconnected group {}", group.subnet));
+            ended.extend(&group.sessions);
         } else {
             lines.push(unknown(param));
         }
@@ -346,7 +353,7 @@ fn disconnect(facts: &Facts, params: &[Value]) -> Outcome {
 /// The same; what is logged already is logged no longer.
 fn log(facts: &Facts, params: &[Value]) -> Outcome {
     if params.is_empty() {
-        return Err((INVALID_PARAMS, "give numbers of sessions, all, none or new".into()));
+        return Err((INVALID_PARAMS, "give numbers of sessions, names of groups, all, none or new".into()));
     }
     let (mut lines, mut sessions, mut new) = (Vec::new(), Vec::new(), None);
     let not = |logged: bool| if logged { "" } else { "not " };
@@ -360,6 +367,11 @@ fn log(facts: &Facts, params: &[Value]) -> Outcome {
         } else if let Some(session) = session(facts, param) {
             lines.push(format!("{}logging {}", not(!session.logged), session.id));
             sessions.push((session.id, !session.logged));
+        } else if let Some(group) = group(facts, param) {
+            let members = facts.sessions.iter().filter(|session| group.sessions.contains(&session.id));
+            let logged = !members.clone().all(|session| session.logged);
+            lines.push(format!("{}logging group {}", not(logged), group.subnet));
+            sessions.extend(members.map(|session| (session.id, logged)));
         } else {
             lines.push(unknown(param));
         }
@@ -371,6 +383,11 @@ fn log(facts: &Facts, params: &[Value]) -> Outcome {
 fn session<'a>(facts: &'a Facts, param: &Value) -> Option<&'a SessionFacts> {
     let number = param.as_u64().or_else(|| param.as_str()?.parse().ok())?;
     facts.sessions.iter().find(|session| session.id == number)
+}
+
+/// The group of this name, as `groups` shows it.
+fn group<'a>(facts: &'a Facts, param: &Value) -> Option<&'a GroupFacts> {
+    facts.groups.iter().find(|group| param == &group.subnet)
 }
 
 fn unknown(param: &Value) -> String {

@@ -30,10 +30,11 @@ fn facts() -> Facts {
         session_limit: 1000,
         sessions_ever: 9,
         past_requests: 100,
+        requests: BTreeMap::from([("server.ping", 100), ("server.version", 6)]),
         sessions: vec![open(1, Transport::Ssl), open(5, Transport::Tcp)],
         groups: vec![GroupFacts {
             subnet: "203.0.113.0/24".into(),
-            sessions: 2,
+            sessions: vec![1, 5],
             cost: 24.6,
             retained_cost: 1.2,
         }],
@@ -90,7 +91,8 @@ fn getinfo_counts_by_transport() {
         info["result"],
         json!({
             "version": "0.1.0", "network": "regtest", "db height": 7, "tip": "ab".repeat(32),
-            "syncing percent": null, "scripts verified": true, "pid": 42, "uptime": "1d 01h 01m", "request total": 106, "groups": 1,
+            "syncing percent": null, "scripts verified": true, "pid": 42, "uptime": "1d 01h 01m", "request total": 106,
+            "request counts": {"server.ping": 100, "server.version": 6}, "groups": 1,
             "sessions": {"count": 2, "limit": 1000, "ever": 9, "tcp": 1, "ssl": 1, "ws": 0, "wss": 0,
                 "count with subs": 2, "subs": 4},
             "clients": {"electrum/4.5.8": 2},
@@ -120,6 +122,9 @@ fn groups_are_listed_with_what_they_owe() {
 
 #[test]
 fn sessions_are_ended_by_number_or_all() {
+    let (said, action) = call("disconnect", json!(["203.0.113.0/24", "203.0.113.0"]));
+    assert_eq!(said["result"], json!(["disconnected group 203.0.113.0/24", "unknown: 203.0.113.0"]));
+    assert_eq!(action, Action::Disconnect(vec![1, 5]));
     let (said, action) = call("disconnect", json!([5, "1", 7, "x"]));
     assert_eq!(said["result"], json!(["disconnected 5", "disconnected 1", "unknown: 7", "unknown: x"]));
     assert_eq!(action, Action::Disconnect(vec![5, 1]));
@@ -129,6 +134,9 @@ fn sessions_are_ended_by_number_or_all() {
 
 #[test]
 fn what_sessions_ask_is_logged_and_no_longer() {
+    let (said, action) = call("log", json!(["203.0.113.0/24"]));
+    assert_eq!(said["result"], json!(["logging group 203.0.113.0/24"]));
+    assert_eq!(action, Action::Log { sessions: vec![(1, true), (5, true)], new: None });
     let (said, action) = call("log", json!([1, 5, "new", 7]));
     assert_eq!(said["result"], json!(["logging 1", "not logging 5", "logging new sessions", "unknown: 7"]));
     assert_eq!(action, Action::Log { sessions: vec![(1, true), (5, false)], new: Some(true) });

@@ -205,6 +205,7 @@ impl Desk {
             session_limit: self.shared.sessions.limit(),
             sessions_ever,
             past_requests,
+            requests: self.shared.server.asked.by_name(),
             sessions: sessions(&self.shared.sessions),
             groups: groups(&self.shared.accounts),
             log_new: self.shared.sessions.logs_new(),
@@ -216,7 +217,7 @@ impl Desk {
 }
 
 fn groups(accounts: &Accounts) -> Vec<GroupFacts> {
-    let facts = |(subnet, sessions, cost, retained): (Subnet, usize, f64, f64)| GroupFacts {
+    let facts = |(subnet, sessions, cost, retained): (Subnet, Vec<u64>, f64, f64)| GroupFacts {
         subnet: subnet.to_string(),
         sessions,
         cost,

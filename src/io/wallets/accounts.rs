@@ -86,8 +86,8 @@ impl Accounts {
         groups.by_subnet.entry(subnet).or_default().clone()
     }
 
-    /// Of each subnet: its sessions, what they owe, and what those owe that are gone.
-    pub fn groups(&self) -> Vec<(Subnet, usize, f64, f64)> {
+    /// Of each subnet: numbers of its sessions, what they owe, and what those owe that are gone.
+    pub fn groups(&self) -> Vec<(Subnet, Vec<u64>, f64, f64)> {
         let groups = lock(&self.groups);
         let mut all: Vec<_> = groups
             .by_subnet
@@ -95,7 +95,7 @@ impl Accounts {
             .map(|(subnet, group)| {
                 let group = lock(group);
                 let (cost, retained) = group.costs();
-                (*subnet, group.sessions(), cost, retained)
+                (*subnet, group.members().collect(), cost, retained)
             })
             .collect();
         all.sort_by_key(|(subnet, ..)| *subnet);
