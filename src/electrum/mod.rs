@@ -39,7 +39,7 @@ pub use cost::{Group, Prices, Standing, Subnet};
 pub use error::RpcError;
 pub use limits::Limits;
 pub use methods::{Cost, Extra, Method, Param, Serves, document, methods};
-pub use server::{Asked, Commons, Server, Token};
+pub use server::{Commons, Server, Token};
 pub use session::{Counts, Output, Session, SubmissionId};
 pub use subscriptions::{Interest, InterestChange};
 pub use version::ProtocolVersion;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitcoin::constants::genesis_block;
 use bitcoin::{BlockHash, Network, Txid};
@@ -11,7 +10,6 @@ use chainstore::ScriptHash;
 use crate::query::Known;
 
 use super::limits::Limits;
-use super::methods::methods;
 
 /// What all sessions of a server say alike.
 #[derive(Debug)]
@@ -33,7 +31,6 @@ pub struct Server {
     /// Whoever shows one of these is not limited.
     pub tokens: Vec<Token>,
     pub limits: Limits,
-    pub asked: Asked,
     pub commons: Box<dyn Commons>,
 }
 
@@ -51,7 +48,6 @@ impl Server {
             drop_client: None,
             tokens: Vec::new(),
             limits: Limits::default(),
-            asked: Asked::default(),
             commons: Box::new(NothingShared),
         }
     }
@@ -60,33 +56,6 @@ impl Server {
     pub(super) fn knows(&self, authorization: &str) -> bool {
         let given = authorization.strip_prefix("Bearer ").unwrap_or(authorization);
         self.tokens.iter().any(|token| token.is(given))
-    }
-}
-
-/// How often each method was asked for, by all sessions.
-#[derive(Debug)]
-pub struct Asked(Vec<AtomicU64>);
-
-impl Default for Asked {
-    fn default() -> Self {
-        Self(methods().iter().map(|_| AtomicU64::new(0)).collect())
-    }
-}
-
-impl Asked {
-    /// One more of the method at a place of [`methods`].
-    pub(super) fn count(&self, place: usize) {
-        self.0[place].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Requests by name, of those that were asked for.
-    pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
-        let mut all = BTreeMap::new();
-        for (method, count) in methods().iter().zip(&self.0) {
-            *all.entry(method.name).or_default() += count.load(Ordering::Relaxed);
-        }
-        all.retain(|_, count| *count > 0);
-        all
     }
 }
 
@@ -100,6 +69,12 @@ pub trait Commons: fmt::Debug + Send + Sync {
 
     /// Whether there is room for one more subscription in the server.
     fn has_room_to_subscribe(&self) -> bool;
+
+    /// The method at this place of [`methods`](super::methods()) was asked for.
+    fn count(&self, place: usize);
+
+    /// How often each was, by name; of those that were asked for.
+    fn counts(&self) -> BTreeMap<&'static str, u64>;
 }
 
 /// A session that is alone.
@@ -115,6 +90,12 @@ impl Commons for NothingShared {
 
     fn has_room_to_subscribe(&self) -> bool {
         true
+    }
+
+    fn count(&self, _: usize) {}
+
+    fn counts(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::new()
     }
 }
 
@@ -143,19 +124,6 @@ impl fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn requests_are_counted_by_name_whatever_the_version() {
-        use crate::electrum::ProtocolVersion::{V1_3, V1_4};
-        use crate::electrum::methods::place_of;
-        let asked = Asked::default();
-        for version in [V1_3, V1_4, V1_4] {
-            asked.count(place_of("blockchain.headers.subscribe", version).unwrap());
-        }
-        asked.count(place_of("server.ping", V1_4).unwrap());
-        let counts = [("blockchain.headers.subscribe", 3), ("server.ping", 1)];
-        assert_eq!(asked.by_name(), BTreeMap::from(counts));
-    }
 
     #[test]
     fn a_token_is_known_with_or_without_its_scheme() {

@@ -375,7 +375,7 @@ impl Session {
         }
         let place = methods::place_of(&request.method, self.version())
             .ok_or_else(|| RpcError::unknown_method(&request.method))?;
-        self.server.asked.count(place);
+        self.server.commons.count(place);
         let method = &methods::methods()[place];
         if let (Serves::Synced, SyncState::Syncing { percent, left }) = (method.serves, self.view.sync()) {
             return Err(RpcError::unavailable(syncing(percent, left)).into());

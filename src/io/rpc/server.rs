@@ -205,7 +205,7 @@ impl Desk {
             session_limit: self.shared.sessions.limit(),
             sessions_ever,
             past_requests,
-            requests: self.shared.server.asked.by_name(),
+            requests: self.shared.server.commons.counts(),
             sessions: sessions(&self.shared.sessions),
             groups: groups(&self.shared.accounts),
             log_new: self.shared.sessions.logs_new(),

@@ -1,17 +1,18 @@
-//! What sessions share beside the chain: statuses of scripts, and room for subscriptions.
+//! What sessions share beside the chain: statuses of scripts, room for subscriptions, and how often each method was asked.
 //!
 //! A status is computed by the first session that needs it; the others, and the next block, go on from there. What
 //! is kept is bounded: two generations of scripts, of which the older is dropped when the younger is full.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chainstore::ScriptHash;
 
 use super::hub::Hub;
 use super::lock;
-use crate::electrum::Commons;
+use crate::electrum::{Commons, methods};
 use crate::query::Known;
 
 /// Parts of the table, each under a lock of its own.
@@ -25,6 +26,8 @@ pub struct Shelf {
     hub: Arc<Hub>,
     shards: Vec<Mutex<Generations>>,
     max_subscriptions: usize,
+    /// In the order of methods.
+    asked: Vec<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +38,9 @@ struct Generations {
 
 impl Shelf {
     pub fn new(hub: Arc<Hub>, max_subscriptions: usize) -> Self {
-        Self { hub, shards: (0..SHARDS).map(|_| Mutex::default()).collect(), max_subscriptions }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let asked = methods().iter().map(|_| AtomicU64::new(0)).collect();
+        Self { hub, shards, max_subscriptions, asked }
     }
 
     fn shard(&self, script: &ScriptHash) -> MutexGuard<'_, Generations> {
@@ -62,6 +67,19 @@ impl Commons for Shelf {
     fn has_room_to_subscribe(&self) -> bool {
         self.hub.interests() < self.max_subscriptions
     }
+
+    fn count(&self, place: usize) {
+        self.asked[place].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = BTreeMap::new();
+        for (method, count) in methods().iter().zip(&self.asked) {
+            *all.entry(method.name).or_default() += count.load(Ordering::Relaxed);
+        }
+        all.retain(|_, count| *count > 0);
+        all
+    }
 }
 
 impl Generations {
@@ -77,6 +95,18 @@ impl Generations {
 mod tests {
     use super::*;
     use crate::query::testing::Chain;
+
+    #[test]
+    fn requests_are_counted_by_name_whatever_the_version() {
+        let (view, _) = Chain::mainnet(1).commit();
+        let shelf = Shelf::new(Arc::new(Hub::new(view)), 10);
+        let name = "blockchain.headers.subscribe";
+        let places = methods().iter().zip(0..).filter(|(method, _)| method.name == name);
+        let places: Vec<usize> = places.map(|(_, place)| place).collect();
+        places.iter().for_each(|place| shelf.count(*place));
+        assert!(places.len() > 1);
+        assert_eq!(shelf.counts(), BTreeMap::from([(name, places.len() as u64)]));
+    }
 
     #[test]
     fn what_is_asked_for_stays_and_the_rest_goes() {
