@@ -133,3 +133,25 @@ fn what_is_sent_is_padded_where_that_is_set() {
     assert_eq!(lengths, [1024; 4]);
     server.stop();
 }
+
+/// An answer of more than may wait is sometimes taken by the system in one piece. Nothing waits then, and the wallet is
+/// heard again.
+#[test]
+fn who_was_not_read_from_for_a_long_answer_is_heard_again() {
+    let (_peer, server) = served(&["--exempt-token", "a long secret word"]);
+    let mut wallet = Wallet::connect(&server);
+    wallet.say(
+        &json!({"id": 0, "method": "server.ping", "params": [], "authorization": "Bearer a long secret word"}),
+    );
+    wallet.hear().unwrap();
+    let headers = |id| json!({"id": id, "method": "blockchain.block.headers", "params": [0, BLOCKS]});
+    let batch: Vec<Value> = (0..80).map(headers).collect();
+    for _ in 0..20 {
+        wallet.say(&json!(batch));
+        let answers = wallet.hear().expect("the answers");
+        assert_eq!(answers.as_array().map(Vec::len), Some(batch.len()), "{answers}");
+        let pong = wallet.ask("server.ping", json!([])).expect("an answer to what was asked after them");
+        assert_eq!(pong["result"], Value::Null);
+    }
+    server.stop();
+}

@@ -167,6 +167,10 @@ impl<'a> Talk<'a> {
                 && let Some(written) = poll_fn(|cx| wire.poll_write(cx, &mut self.outgoing)).now_or_never()
             {
                 self.moved_out(written?);
+                if !has_room {
+                    // There may be now, so it is read from again: nothing else would wake this.
+                    continue;
+                }
             }
             let waits = !self.outgoing.is_empty() || wire.holds_some();
             if !waits {
