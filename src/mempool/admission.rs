@@ -87,15 +87,11 @@ impl Refusal {
     /// The answer, or the scripts to run before there is one.
     pub(super) fn into_reject(self) -> Result<Reject, Vec<ScriptJob>> {
         match self {
-            Self::Missing(_) => Ok(missing_inputs()),
+            Self::Missing(_) => Ok(Reject::missing_inputs()),
             Self::NeedsScripts(jobs) => Err(jobs),
             Self::Rejected(reject) => Ok(reject),
         }
     }
-}
-
-fn missing_inputs() -> Reject {
-    Reject::new(RejectKind::MissingInputs, "bad-txns-inputs-missingorspent")
 }
 
 /// One that passed all that needs no comparison with others.

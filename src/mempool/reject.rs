@@ -47,6 +47,11 @@ impl Reject {
         Self { kind, reason: reason.into(), details: String::new() }
     }
 
+    /// An input is unknown or spent.
+    pub fn missing_inputs() -> Self {
+        Self::new(RejectKind::MissingInputs, "bad-txns-inputs-missingorspent")
+    }
+
     pub fn with(mut self, details: impl Into<String>) -> Self {
         self.details = details.into();
         self

@@ -95,7 +95,7 @@ impl Keeper {
                 };
                 match &verdict {
                     Verdict::Accepted(_) => {}
-                    Verdict::MissingInputs { .. } => self.refused(&job.tx, &lacks_inputs()),
+                    Verdict::MissingInputs { .. } => self.refused(&job.tx, &Reject::missing_inputs()),
                     Verdict::Rejected(why) => self.refused(&job.tx, why),
                 }
                 self.events.push_back(Event::Verdict { id: job.id, verdict, child: None });
@@ -249,10 +249,6 @@ impl Keeper {
             (None, _) => not_judged(),
         }
     }
-}
-
-fn lacks_inputs() -> Reject {
-    Reject::new(RejectKind::MissingInputs, "bad-txns-inputs-missingorspent")
 }
 
 fn not_judged() -> Verdict {
