@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use support::client::Client;
 use support::node::{Node, text};
 use support::server::{Options, Server};
 
@@ -81,12 +82,12 @@ fn synced(node: &Node) -> (Server, String) {
     (server, rpc)
 }
 
-/// Asks the running server as its operator.
+/// Asks the running server as its operator; without the program, as a process for each question would take most of
+/// the time.
 fn rpc(at: &str, arguments: &[&str]) -> Value {
-    let arguments: Vec<&str> = ["rpc", "--rpc", at].iter().chain(arguments).copied().collect();
-    let output = support::server::command(PEERDEX).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let (method, params) = arguments.split_first().expect("a method");
+    let mut client = Client::dial(at.parse().unwrap()).unwrap();
+    client.call(method, json!(params)).unwrap_or_else(|error| panic!("{arguments:?}: {error:?}"))
 }
 
 /// The txids of a list, in order.

@@ -6,8 +6,8 @@
 //!
 //! A node announces what came within a tenth of a second with the shortest families first, not as it came. Where the
 //! order decides, two mempools differ by right, two nodes' too, so the wallet sees to it that it does not: it waits before
-//! and after a replacement, and adds nothing to a family that only the carve-out would let grow (a node that is started
-//! again forgets one of such a family itself).
+//! and after it replaces some that do not hang together, and adds nothing to a family that only the carve-out would let
+//! grow (a node that is started again forgets one of such a family itself).
 //!
 //! The node needs no wallet, so it may be Core's development branch as `tests/compare/servers` builds it.
 
@@ -29,6 +29,8 @@ const FEW: usize = 1_200;
 const CUT: u64 = 400;
 /// Most transactions that hang on another, itself included, without the carve-out.
 const FAMILY: u64 = 25;
+/// Most transactions that are replaced between two waits.
+const REPLACED_AT_ONCE: usize = 12;
 /// Virtual bytes of an input, of an output, and of what is around them.
 const SIZES: [u64; 3] = [68, 31, 11];
 
@@ -102,8 +104,8 @@ impl Wallet {
             return;
         }
         let outputs = self.rng.choice([1, 2, 2, 2, 3, 9]).unwrap();
-        let rate = self.rng.u64(2..40);
-        self.send(node, inputs, outputs, |vsize| vsize * rate);
+        let rate = self.fee_rate(2..40);
+        self.send(node, inputs, outputs, rate);
     }
 
     /// Whether a transaction has all the descendants that it may have, or one has from which it descends.
@@ -120,14 +122,34 @@ impl Wallet {
         family.any(|entry| entry["descendantcount"].as_u64().unwrap() >= FAMILY)
     }
 
-    /// Pays more for what another transaction spends; not every one can be replaced.
-    fn replace(&mut self, node: &Node) {
-        let at = self.rng.usize(..self.sent.len());
-        let Sent { tx, spends, fee } = self.sent.values().nth(at).unwrap();
+    /// A fee by virtual bytes: so many satoshi for each, and some odd ones, so that no two transactions pay the same
+    /// rate. Which of two equals leaves a cluster that is too large is chance.
+    fn fee_rate(&mut self, satoshi: std::ops::Range<u64>) -> impl FnOnce(u64) -> u64 + use<> {
+        let (rate, odd) = (self.rng.u64(satoshi), self.rng.f64());
+        move |vsize| vsize * rate + (vsize as f64 * odd) as u64
+    }
+
+    /// Pays more for what some other transactions spend; not every one can be replaced. No two of them hang together
+    /// with the same third, so their order does not matter.
+    fn replace_some(&mut self, node: &Node) {
+        let mut clusters = Clusters::of(&self.sent);
+        let mut chosen = BTreeMap::new();
+        for _ in 0..self.sent.len().min(REPLACED_AT_ONCE) {
+            let at = self.rng.usize(..self.sent.len());
+            chosen.insert(clusters.root(at), at);
+        }
+        let txids: Vec<Txid> = self.sent.keys().copied().collect();
+        for at in chosen.into_values() {
+            self.replace(node, txids[at]);
+        }
+    }
+
+    fn replace(&mut self, node: &Node, txid: Txid) {
+        let more = self.fee_rate(1..30);
+        let Sent { tx, spends, fee } = &self.sent[&txid];
         let inputs = tx.input.iter().map(|input| input.previous_output).zip(spends.iter().copied()).collect();
-        let (fee, more) = (*fee, self.rng.u64(1..30));
-        let before = self.taken;
-        self.send(node, inputs, 2, |vsize| fee + vsize * more);
+        let (fee, before) = (*fee, self.taken);
+        self.send(node, inputs, 2, |vsize| fee + more(vsize));
         self.replaced += self.taken - before;
     }
 
@@ -176,6 +198,43 @@ impl Wallet {
     }
 }
 
+/// Which of what was sent hangs together or spends the same, by position (union-find).
+struct Clusters {
+    parents: Vec<usize>,
+}
+
+impl Clusters {
+    fn of(sent: &BTreeMap<Txid, Sent>) -> Self {
+        let mut clusters = Self { parents: (0..sent.len()).collect() };
+        let places: BTreeMap<&Txid, usize> = sent.keys().zip(0..).collect();
+        // Two that spend the same coin: one is in the place of the other.
+        let mut spenders: BTreeMap<OutPoint, usize> = BTreeMap::new();
+        for (one, at) in sent.values().zip(0..) {
+            for OutPoint { txid, vout } in one.tx.input.iter().map(|input| input.previous_output) {
+                let spender = *spenders.entry(OutPoint { txid, vout }).or_insert(at);
+                clusters.join(at, spender);
+                if let Some(&parent) = places.get(&txid) {
+                    clusters.join(at, parent);
+                }
+            }
+        }
+        clusters
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.root(a), self.root(b));
+        self.parents[a] = b;
+    }
+
+    fn root(&mut self, mut at: usize) -> usize {
+        while self.parents[at] != at {
+            self.parents[at] = self.parents[self.parents[at]];
+            at = self.parents[at];
+        }
+        at
+    }
+}
+
 #[test]
 fn thousands_of_payments_leave_the_same_mempool() {
     let Some(mut node) = Node::start_without_wallet(&node_options()) else { return };
@@ -193,12 +252,12 @@ fn thousands_of_payments_leave_the_same_mempool() {
     while wallet.taken < many {
         let goal = (wallet.taken + part).min(many);
         while wallet.taken < goal {
-            if wallet.rng.u8(..10) > 0 {
+            if wallet.rng.usize(..5 * REPLACED_AT_ONCE) > 0 {
                 wallet.pay(&node);
             } else if !wallet.sent.is_empty() {
-                wait_same(&node, &at, "what came before a replacement");
-                wallet.replace(&node);
-                wait_same(&node, &at, "a replacement");
+                wait_same(&node, &at, "what came before replacements");
+                wallet.replace_some(&node);
+                wait_same(&node, &at, "replacements");
             }
         }
         part_number += 1;
