@@ -96,7 +96,8 @@ pub fn start(
                     Some(Order::Stop) => return keeper,
                     None => break,
                 }
-                next = orders.try_recv().ok();
+                // Wallets hear of a new tip first.
+                next = if keeper.has_open_block() { None } else { orders.try_recv().ok() };
             }
             keeper.handle_timeout(clock.now());
             if next_dump <= clock.now().instant {

@@ -39,7 +39,8 @@ pub(super) struct Disconnected {
 }
 
 impl Mempool {
-    /// A block was connected: of each transaction its id and itself.
+    /// A block was connected: of each transaction its id and itself. Before anything but views is asked for,
+    /// [`Self::finish_block`] is to be called.
     pub fn connect_block<'a>(
         &mut self,
         now: Now,
@@ -53,6 +54,11 @@ impl Mempool {
         let spent = |tx: &'a Transaction| tx.input.iter().map(|input| input.previous_output);
         let changes = self.pool.connect_block(now, txs.into_iter().map(|(txid, tx)| (txid, spent(tx))));
         self.changes.merge(changes);
+    }
+
+    /// What left with the last block leaves the pool's own books too.
+    pub fn finish_block(&mut self) {
+        self.pool.finish_block();
     }
 
     /// The tip was disconnected: all its transactions, in the order of the block.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, Txid};
 use chainstore::ScriptKey;
-use hashbrown::DefaultHashBuilder;
+use hashbrown::{DefaultHashBuilder, HashSet};
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, OrdMap};
 
@@ -42,31 +42,31 @@ impl MempoolView {
     }
 
     pub fn entry(&self, txid: &Txid) -> Option<&Arc<Entry>> {
-        self.maps.entries.get(txid)
+        self.maps.entries.get(txid).filter(|_| !self.maps.is_hidden(txid))
     }
 
     /// Who spends that output.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<&Arc<Entry>> {
-        self.maps.spends.get(outpoint).filter(|entry| self.maps.is_here(entry))
+        self.maps.spends.get(outpoint).filter(|entry| !self.maps.is_hidden(&entry.txid))
     }
 
     /// The entries that pay to a script or spend from it, each once, in the order in which they came.
     pub fn of_script(&self, script: &ScriptKey) -> impl Iterator<Item = &Arc<Entry>> {
         let all = self.maps.scripts.range((*script, 0)..=(*script, u64::MAX));
-        all.map(|(_, entry)| entry).filter(|entry| self.maps.is_here(entry))
+        all.map(|(_, entry)| entry).filter(|entry| !self.maps.is_hidden(&entry.txid))
     }
 
     /// Whether it spends an output of another entry: Electrum's height −1.
     pub fn has_unconfirmed_parent(&self, entry: &Entry) -> bool {
-        entry.inputs.iter().any(|input| self.maps.entries.contains_key(&input.outpoint.txid))
+        entry.inputs.iter().any(|input| self.entry(&input.outpoint.txid).is_some())
     }
 
     pub fn len(&self) -> usize {
-        self.maps.entries.len()
+        self.maps.entries.len() - self.maps.hidden_left
     }
 
     pub fn is_empty(&self) -> bool {
-        self.maps.entries.is_empty()
+        self.len() == 0
     }
 
     pub fn figures(&self) -> Figures {
@@ -80,7 +80,7 @@ impl MempoolView {
 
     /// All entries, in no order.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.maps.entries.values()
+        self.maps.entries.values().filter(|entry| !self.maps.is_hidden(&entry.txid))
     }
 }
 
@@ -91,8 +91,11 @@ pub struct Maps {
     spends: Map<OutPoint, Arc<Entry>>,
     /// By script and by the entry's sequence number: flat, so that a script with many costs nothing more.
     scripts: OrdMap<(ScriptKey, u64), Arc<Entry>>,
-    /// Whether the other maps name some that are not among the entries any more.
-    has_leftovers: bool,
+    /// Left with a block, and still named by the maps: readers pass over them. Taking thousands out of maps that a view
+    /// shares copies most of their nodes, and wallets would wait for that to hear of the block.
+    hidden: Arc<HashSet<Txid>>,
+    /// How many of them are still among the entries.
+    hidden_left: usize,
 }
 
 impl Maps {
@@ -106,34 +109,33 @@ impl Maps {
         }
     }
 
+    /// Takes entries out as far as readers can see. `remove` does it, for each and before anything is added, and
+    /// [`Self::is_swept`] ends it.
+    pub fn hide<'a>(&mut self, entries: impl Iterator<Item = &'a Arc<Entry>>) {
+        let hidden = Arc::make_mut(&mut self.hidden);
+        for entry in entries {
+            self.hidden_left += usize::from(hidden.insert(entry.txid));
+        }
+    }
+
+    pub fn is_hidden(&self, txid: &Txid) -> bool {
+        !self.hidden.is_empty() && self.hidden.contains(txid)
+    }
+
     pub fn remove(&mut self, entry: &Entry, seq: u64) {
         self.entries.remove(&entry.txid);
-        self.forget(entry, seq);
-    }
-
-    /// Takes an entry out as far as readers can see. The rest is done by [`Self::forget`], before anything is added,
-    /// and [`Self::is_swept`] after the last.
-    pub fn hide(&mut self, entry: &Entry) {
-        self.entries.remove(&entry.txid);
-        self.has_leftovers = true;
-    }
-
-    /// No leftovers are named any more.
-    pub fn is_swept(&mut self) {
-        self.has_leftovers = false;
-    }
-
-    fn is_here(&self, entry: &Entry) -> bool {
-        !self.has_leftovers || self.entries.contains_key(&entry.txid)
-    }
-
-    /// Takes it out of what it is found by beside its id.
-    pub fn forget(&mut self, entry: &Entry, seq: u64) {
+        self.hidden_left -= usize::from(self.is_hidden(&entry.txid));
         for input in &entry.inputs {
             self.spends.remove(&input.outpoint);
         }
         for script in entry.scripts() {
             self.scripts.remove(&(script, seq));
         }
+    }
+
+    /// Nothing that is hidden is named any more.
+    pub fn is_swept(&mut self) {
+        debug_assert_eq!(self.hidden_left, 0);
+        self.hidden = Arc::default();
     }
 }

@@ -41,12 +41,12 @@ impl From<chainstore::Commit> for Touched {
 }
 
 impl From<&Changes> for Touched {
+    /// Without what was confirmed: the commit of its block names the same.
     fn from(changes: &Changes) -> Self {
-        let removed = changes.removed.iter().map(|(entry, _)| entry);
-        let entries = changes.added.iter().chain(removed).chain(&changes.flipped);
+        let entries = || changes.unconfirmed();
         Self::Only {
-            scripts: changes.touched_scripts().into_iter().collect(),
-            transactions: entries.map(|entry| entry.txid).collect(),
+            scripts: entries().flat_map(|entry| entry.scripts()).collect(),
+            transactions: entries().map(|entry| entry.txid).collect(),
         }
     }
 }

@@ -15,12 +15,17 @@ use crate::time::Now;
 
 impl Pool {
     /// A block was connected: its transactions leave, and with their descendants those that spend the same.
+    ///
+    /// From now on views are without them. The rest is done by [`Self::finish_block`], before anything but views is asked
+    /// for: of a large mempool it takes longer than wallets should wait.
     pub fn connect_block<I: IntoIterator<Item = OutPoint>>(
         &mut self,
         now: Now,
         txs: impl IntoIterator<Item = (Txid, I)>,
     ) -> Changes {
+        self.finish_block();
         let mut changes = self.settle_reorg();
+        self.generation += 1;
         let mut found = Found::default();
         let mut out: Vec<(Slot, Removal)> = Vec::new();
         for (txid, outpoints) in txs {
@@ -39,8 +44,31 @@ impl Pool {
             }
         }
         self.floor.block_connected(now);
-        changes.merge(self.change(&out, Vec::new()));
+        let mut flipped = Found::default();
+        for &(slot, why) in &out {
+            let node = self.graph.node(slot);
+            changes.removed.push((Arc::clone(&node.entry), why));
+            for &child in node.children.iter().filter(|&&child| !found.contains(child)) {
+                let child_node = self.graph.node(child);
+                if child_node.parents.iter().all(|&parent| found.contains(parent)) && flipped.insert(child) {
+                    changes.flipped.push(Arc::clone(&child_node.entry));
+                }
+            }
+        }
+        let removed = changes.removed.len() - out.len();
+        for (entry, _) in &changes.removed[removed..] {
+            self.discount(entry);
+        }
+        self.maps.hide(changes.removed[removed..].iter().map(|(entry, _)| entry));
+        self.leaving = out;
         changes
+    }
+
+    /// Takes out what left with the last block.
+    pub fn finish_block(&mut self) {
+        let leaving = std::mem::take(&mut self.leaving);
+        // What changed was said when the block came.
+        let _ = self.change(&leaving, Vec::new());
     }
 
     /// Takes out entries and all that descends from them.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use chainstore::ScriptKey;
-
 use crate::mempool::Entry;
 
 /// Why a transaction left.
@@ -46,13 +44,10 @@ impl Changes {
         self.flipped.extend(later.flipped);
     }
 
-    /// The scripts of every input and output of all that is named here, each once.
-    pub fn touched_scripts(&self) -> Vec<ScriptKey> {
-        let removed = self.removed.iter().map(|(entry, _)| entry);
-        let entries = self.added.iter().chain(removed).chain(&self.flipped);
-        let mut scripts: Vec<ScriptKey> = entries.flat_map(|entry| entry.scripts()).collect();
-        scripts.sort_unstable();
-        scripts.dedup();
-        scripts
+    /// All that is named here, but what a block has.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        let removed =
+            self.removed.iter().filter(|(_, why)| *why != Removal::Confirmed).map(|(entry, _)| entry);
+        self.added.iter().chain(removed).chain(&self.flipped)
     }
 }

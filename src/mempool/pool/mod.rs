@@ -92,6 +92,8 @@ pub struct Pool {
     bytes: usize,
     /// Came back from blocks, and are not linked to what spends them yet: slot and sequence number.
     unlinked: Vec<(Slot, u64)>,
+    /// A block has them or contradicts them; only views know it yet.
+    leaving: Vec<(Slot, Removal)>,
     /// Left with a block and seen by nobody, but still named by the maps: with their sequence numbers.
     leftovers: Vec<(Arc<Entry>, u64)>,
 }
@@ -112,6 +114,7 @@ impl Pool {
             fees: 0,
             bytes: 0,
             unlinked: Vec::new(),
+            leaving: Vec::new(),
             leftovers: Vec::new(),
         }
     }
@@ -205,8 +208,9 @@ impl Pool {
     pub fn view(&self, now: Now) -> MempoolView {
         let figures =
             Figures { vsize: self.vsize, bytes: self.bytes, fees: self.fees, min_fee: self.min_fee(now) };
-        let newest = self.ages.values().rev().take(RECENT);
-        let recent = newest.map(|&slot| Arc::clone(&self.graph.node(slot).entry)).collect();
+        let newest = self.ages.values().rev().map(|&slot| &self.graph.node(slot).entry);
+        let newest = newest.filter(|entry| !self.maps.is_hidden(&entry.txid)).take(RECENT);
+        let recent = newest.map(Arc::clone).collect();
         MempoolView::new(self.maps.clone(), figures, recent)
     }
 
@@ -219,6 +223,7 @@ impl Pool {
     /// Takes entries out and others in. `out` holds the descendants of whatever must not stay without its parents.
     fn change(&mut self, out: &[(Slot, Removal)], new: Vec<Arc<Entry>>) -> Changes {
         let mut changes = Changes::default();
+        debug_assert!(self.leaving.is_empty(), "`finish_block` comes first");
         if out.is_empty() && new.is_empty() {
             return changes;
         }
@@ -264,18 +269,22 @@ impl Pool {
             packages.remove(&self.graph, slot);
         }
         let Some(node) = self.graph.remove(slot) else { return Vec::new() };
-        self.vsize -= node.entry.vsize;
-        self.fees = self.fees.saturating_sub(node.entry.fee.to_sat());
-        self.bytes -= footprint(&node.entry);
-        if why == Removal::Confirmed {
-            self.maps.hide(&node.entry);
+        if self.maps.is_hidden(&node.entry.txid) {
             self.leftovers.push((Arc::clone(&node.entry), node.seq));
         } else {
             self.maps.remove(&node.entry, node.seq);
+            self.discount(&node.entry);
         }
         self.ages.remove(&(node.entry.unix, node.seq));
         changes.removed.push((node.entry, why));
         node.children.iter().map(|&child| (child, self.graph.node(child).seq)).collect()
+    }
+
+    /// Takes an entry out of the sums.
+    fn discount(&mut self, entry: &Entry) {
+        self.vsize -= entry.vsize;
+        self.fees = self.fees.saturating_sub(entry.fee.to_sat());
+        self.bytes -= footprint(entry);
     }
 
     /// Those that are still here and lost their last parent.
@@ -298,9 +307,9 @@ impl Pool {
     pub fn sweep(&mut self, count: usize) {
         let from = self.leftovers.len().saturating_sub(count);
         for (entry, seq) in self.leftovers.drain(from..) {
-            self.maps.forget(&entry, seq);
+            self.maps.remove(&entry, seq);
         }
-        if self.leftovers.is_empty() {
+        if self.leftovers.is_empty() && self.leaving.is_empty() {
             self.maps.is_swept();
         }
     }

@@ -7,7 +7,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::testing::{at, coin, draft, output};
 use super::{Changes, Pool, Removal};
-use crate::mempool::{ChainLimits, Entry, Policy};
+use crate::mempool::{ChainLimits, Entry, MempoolView, Policy};
 use crate::time::Now;
 
 /// What the pool should hold: entries by txid.
@@ -81,25 +81,41 @@ impl Model {
         assert_eq!(pool.len(), self.entries.len());
         assert_eq!(pool.vsize(), self.entries.values().map(|entry| entry.vsize).sum::<u64>());
         assert_eq!(pool.fees(), self.entries.values().map(|entry| entry.fee.to_sat()).sum::<u64>());
-        let view = pool.view(now);
-        assert_eq!(view.len(), self.entries.len());
-        let mut scripts: BTreeMap<_, BTreeSet<Txid>> = BTreeMap::new();
         for entry in self.entries.values() {
             assert_eq!(pool.get(&entry.txid), Some(entry));
             assert_eq!(pool.by_wtxid(&entry.wtxid), Some(entry));
-            assert_eq!(view.entry(&entry.txid), Some(entry));
             let parents: BTreeSet<Txid> = pool.parents(&entry.txid).iter().map(|entry| entry.txid).collect();
             assert_eq!(parents, self.parents(entry));
-            assert_eq!(view.has_unconfirmed_parent(entry), !parents.is_empty());
             for input in &entry.inputs {
                 assert_eq!(pool.spender(&input.outpoint), Some(entry));
-                assert_eq!(view.spender(&input.outpoint), Some(entry));
             }
             let below: BTreeSet<Txid> =
                 pool.descendants(&entry.txid).iter().map(|entry| entry.txid).collect();
             let mut expected = self.descendants(&[entry.txid]);
             expected.remove(&entry.txid);
             assert_eq!(below, expected);
+        }
+        self.check_view(&pool.view(now));
+        self.check_chunks(pool, most);
+    }
+
+    /// What wallets see.
+    fn check_view(&self, view: &MempoolView) {
+        assert_eq!((view.len(), view.entries().count()), (self.entries.len(), self.entries.len()));
+        assert_eq!(view.figures().vsize, self.entries.values().map(|entry| entry.vsize).sum::<u64>());
+        assert_eq!(view.figures().fees, self.entries.values().map(|entry| entry.fee.to_sat()).sum::<u64>());
+        let mut newest: Vec<&Arc<Entry>> = self.entries.values().collect();
+        newest.sort_by_key(|entry| std::cmp::Reverse(entry.unix));
+        let ages = |entries: &[&Arc<Entry>]| entries.iter().map(|entry| entry.unix).collect::<Vec<_>>();
+        newest.truncate(10);
+        assert_eq!(ages(&view.recent().iter().collect::<Vec<_>>()), ages(&newest));
+        let mut scripts: BTreeMap<_, BTreeSet<Txid>> = BTreeMap::new();
+        for entry in self.entries.values() {
+            assert_eq!(view.entry(&entry.txid), Some(entry));
+            assert_eq!(view.has_unconfirmed_parent(entry), !self.parents(entry).is_empty());
+            for input in &entry.inputs {
+                assert_eq!(view.spender(&input.outpoint), Some(entry));
+            }
             for script in entry.scripts() {
                 scripts.entry(script).or_default().insert(entry.txid);
             }
@@ -109,7 +125,6 @@ impl Model {
             assert_eq!(told.len(), txids.len());
             assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), txids);
         }
-        self.check_chunks(pool, most);
     }
 
     fn check_chunks(&self, pool: &Pool, most: usize) {
@@ -200,17 +215,24 @@ fn history(seed: u64, policy: &Policy) {
                     txs.push((coin(1_000 + step).txid, vec![stranger]));
                 }
                 confirmed = block;
-                let changes = pool.connect_block(now, txs);
-                // Nobody sees what has left, although not all of it is swept out yet.
-                let view = pool.view(now);
-                for entry in &confirmed {
-                    assert!(entry.inputs.iter().all(|input| view.spender(&input.outpoint).is_none()));
-                    for script in entry.scripts() {
-                        assert!(view.of_script(&script).all(|other| other.txid != entry.txid));
+                model.follow(&pool.connect_block(now, txs));
+                // Nobody sees what has left, although the pool's own books have it still, and then its maps.
+                for step in 0..3 {
+                    let view = pool.view(now);
+                    model.check_view(&view);
+                    for entry in &confirmed {
+                        assert!(view.entry(&entry.txid).is_none());
+                        assert!(entry.inputs.iter().all(|input| view.spender(&input.outpoint).is_none()));
+                        for script in entry.scripts() {
+                            assert!(view.of_script(&script).all(|other| other.txid != entry.txid));
+                        }
+                    }
+                    match step {
+                        0 => pool.finish_block(),
+                        _ => pool.sweep(rng.usize(..3)),
                     }
                 }
-                pool.sweep(rng.usize(..3));
-                changes
+                Changes::default()
             }
             85..92 => {
                 // The last block is disconnected.

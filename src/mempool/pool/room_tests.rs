@@ -107,8 +107,9 @@ fn a_block_takes_its_own_and_throws_out_what_contradicts_it() {
         [(Arc::clone(&parent), Removal::Confirmed), (double, Removal::Conflict), (below, Removal::Conflict)];
     assert_eq!(changes.removed, expected);
     assert_eq!(changes.flipped, [Arc::clone(&child)]);
-    let scripts = changes.touched_scripts();
-    assert!(child.scripts().chain(parent.scripts()).all(|script| scripts.contains(&script)));
+    // The block's own are told of by its commit.
+    let told: Vec<&Arc<Entry>> = changes.unconfirmed().collect();
+    assert_eq!(told, [&changes.removed[1].0, &changes.removed[2].0, &child]);
     // Who reads the state before still sees it whole.
     assert_eq!((before.len(), pool.view(at(0)).len()), (4, 1));
     assert!(before.has_unconfirmed_parent(&child) && !pool.view(at(0)).has_unconfirmed_parent(&child));

@@ -13,6 +13,13 @@ use crate::mempool::{BlockFees, Covered, Entry, Unconfirmed};
 use crate::node::tip_of;
 use crate::time::Now;
 
+/// A block that views are without, and the pool's books not yet.
+#[derive(Debug)]
+pub(super) struct OpenBlock {
+    block: Arc<KnownBlock>,
+    fees: Option<BlockFees>,
+}
+
 /// A way of more blocks is not followed block by block: what waits is judged anew on the new tip.
 const MAX_WAY: u32 = 30;
 
@@ -48,6 +55,7 @@ impl Keeper {
     }
 
     fn follow_blocks(&mut self, now: Now, way: Way, fees: &[BlockFees]) {
+        let is_usual = way.left.is_empty() && way.connected.len() == 1;
         for block in &way.left {
             let raw = block.block.txdata.iter().map(bitcoin::consensus::serialize);
             let transactions = raw.filter_map(|raw| Unconfirmed::parse(&raw).ok()).map(Arc::new);
@@ -55,15 +63,30 @@ impl Keeper {
             self.estimator.block_disconnected(&block.at.hash);
         }
         for block in &way.connected {
-            let transactions = block.block.txdata.iter().zip(&block.txids);
-            let covered = Covered::of(transactions, |txid| self.mempool.get(txid).is_some());
+            // Coverage is counted before they leave the pool's books.
             self.mempool.connect_block(now, block.txids.iter().copied().zip(&block.block.txdata));
-            if let Some(fees) = fees.iter().find(|fees| fees.hash == block.at.hash) {
-                self.learn(now, fees.clone(), covered);
+            let fees = fees.iter().find(|fees| fees.hash == block.at.hash).cloned();
+            self.open_block = Some(OpenBlock { block: block.clone(), fees });
+            if !is_usual {
+                self.finish_block(now);
             }
         }
-        self.mempool.tip_changed(&self.reader, now);
+        if !is_usual {
+            self.mempool.tip_changed(&self.reader, now);
+        }
         self.events.push_back(Event::Followed { left: way.left, connected: way.connected });
+    }
+
+    /// Does what a block costs the mempool and the estimator, if that was put off for wallets to hear of the tip first.
+    pub(super) fn finish_block(&mut self, now: Now) {
+        let Some(OpenBlock { block, fees }) = self.open_block.take() else { return };
+        let transactions = block.block.txdata.iter().zip(&block.txids);
+        let covered = Covered::of(transactions, |txid| self.mempool.get(txid).is_some());
+        self.mempool.finish_block();
+        if let Some(fees) = fees {
+            self.learn(now, fees, covered);
+            self.is_news = true;
+        }
     }
 
     /// Tells the estimator of a block, and what the pool had of it.

@@ -28,6 +28,7 @@ use crate::mempool::{
 use crate::query::Touched;
 use crate::relay::{Job, JobId, Verdict};
 use crate::time::{Instant, Now};
+use follow::OpenBlock;
 use judge::{Kept, Restored, Task, Trust};
 use reader::Reader;
 pub use way::KnownBlock;
@@ -126,6 +127,8 @@ pub struct Keeper {
     snapshot: Arc<Snapshot>,
     /// The block that is being connected.
     coming: Option<Arc<KnownBlock>>,
+    /// The newest block, as long as all that it means here is not done.
+    open_block: Option<OpenBlock>,
     estimator: FeeEstimator,
     board: Arc<FeeBoard>,
     peers_floor: FeeRate,
@@ -180,6 +183,7 @@ impl Keeper {
             reader: Reader::new(snapshot.clone()),
             snapshot,
             coming: None,
+            open_block: None,
             estimator,
             board: Arc::new(board),
             peers_floor: FeeRate::default(),
@@ -203,6 +207,7 @@ impl Keeper {
 
     /// Does what is told; call `poll` until `None` afterwards.
     pub fn execute(&mut self, now: Now, command: Command) {
+        self.finish_block(now);
         match command {
             Command::Chain(snapshot, fees) => self.follow(now, snapshot, fees),
             Command::Coming { at, raw, txids } => self.prepare(at, &raw, txids),
@@ -244,7 +249,7 @@ impl Keeper {
 
     /// What is due by the clock.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.next_look <= now.instant {
+        if self.next_look <= now.instant && self.open_block.is_none() {
             self.next_look = now.instant + LOOK_EVERY;
             self.mempool.trim(now);
             self.look_for_parents();
@@ -261,7 +266,12 @@ impl Keeper {
     /// Whether there is work that can wait, for [`Self::work_off`]: what a block left behind, and transactions of
     /// before the last stop that are still to be judged.
     pub fn has_backlog(&self) -> bool {
-        self.mempool.has_leftovers() || self.has_restored()
+        self.has_open_block() || self.mempool.has_leftovers() || self.has_restored()
+    }
+
+    /// Whether a block's news should be told before the next command: what it means here is only half done.
+    pub fn has_open_block(&self) -> bool {
+        self.open_block.is_some()
     }
 
     fn has_restored(&self) -> bool {
@@ -279,6 +289,10 @@ impl Keeper {
 
     /// Does some of it, when there is nothing better to do.
     pub fn work_off(&mut self, now: Now) {
+        if self.has_open_block() {
+            self.finish_block(now);
+            return;
+        }
         if self.mempool.has_leftovers() {
             self.mempool.sweep(SWEPT_AT_ONCE);
             return;
@@ -353,7 +367,10 @@ impl Keeper {
         let policy = self.mempool.policy();
         let relay = policy.min_relay.max(self.peers_floor);
         let (min, incremental) = (self.mempool.min_fee(now), policy.incremental);
-        if self.estimator.is_stale(now.instant) {
+        // A new tip does not wait for what its fees say.
+        if self.open_block.is_some() {
+            self.is_news = true;
+        } else if self.estimator.is_stale(now.instant) {
             let mempool = &self.mempool;
             let chunks = || mempool.pool().chunk_fees();
             self.estimator.refresh(now.instant, chunks);

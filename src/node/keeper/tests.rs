@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 
 use super::*;
+use crate::mempool::BlockTransaction;
 use crate::peer::PeerId;
 use crate::query::testing::{Chain, transaction};
 
@@ -267,4 +268,41 @@ fn a_block_that_is_coming_is_read_beforehand_and_no_other_is_taken_for_it() {
         assert_eq!(Arc::ptr_eq(&connected[0], &prepared), is_the_next);
         assert!(world.keeper.coming.is_none());
     }
+}
+
+#[test]
+fn a_tip_is_told_before_what_its_block_means_for_the_rest_and_the_next_command_finds_all_done() {
+    let mut world = World::new();
+    let family = family(world.coin, 4);
+    world.tell(dumped(&family[..3]));
+    world.tell(Command::Start);
+    world.settle();
+    // Wallets are shown them.
+    world.now = world.now.after(PUBLISH_EVERY);
+    world.keeper.handle_timeout(world.now);
+    world.settle();
+    world.chain.forge(anyone().0, &family[..2]);
+    let snapshot = world.chain.snapshot();
+    let tip = snapshot.tip().unwrap();
+    let transaction = BlockTransaction { fee: 1_000, weight: 400, parents: Vec::new() };
+    let fees = BlockFees::of_transactions(tip.hash, tip.height, &[transaction]);
+    world.tell(Command::Chain(snapshot, vec![fees]));
+    let Some(Event::View(news)) = world.keeper.poll() else { panic!("the view comes first") };
+    assert!(world.keeper.has_open_block());
+    assert_eq!((news.tip, news.mempool.len(), news.coverage), (tip, 1, None));
+    let last = news.mempool.entry(&family[2].compute_txid()).unwrap();
+    assert!(!news.mempool.has_unconfirmed_parent(last));
+    // What the block has is told of by its commit.
+    assert!(news.touched.has_transaction(&last.txid));
+    assert!(!news.touched.has_transaction(&family[1].compute_txid()));
+
+    // A peer sends one that the block has, and one that hangs on who is left.
+    for (tx, id) in [(&family[1], 1), (&family[3], 2)] {
+        let job = Job { id: JobId(id), tx: unconfirmed(tx), child: None, from: PeerId(1) };
+        world.tell(Command::Admit(job, false));
+        assert!(!world.keeper.has_open_block());
+    }
+    world.settle();
+    assert!(world.has(&family[2..]));
+    assert_eq!((world.len(), world.keeper.estimator.coverage()), (2, Some(1.0)));
 }

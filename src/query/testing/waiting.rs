@@ -74,6 +74,7 @@ impl Chain {
         let transactions = block.txdata[1..].iter();
         let transactions = transactions.map(|transaction| (transaction.compute_txid(), spent(transaction)));
         let changes = self.pool.connect_block(Default::default(), transactions);
+        self.pool.finish_block();
         self.changes.merge(changes);
     }
 
