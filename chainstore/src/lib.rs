@@ -38,6 +38,7 @@ mod mmr;
 mod open;
 mod outline;
 mod outputs;
+mod raw_tx;
 mod repair;
 mod segments;
 #[cfg(any(test, feature = "sim"))]
@@ -47,7 +48,6 @@ mod space;
 mod stopped;
 mod store;
 mod tip;
-mod txid;
 mod types;
 mod undo;
 mod view;

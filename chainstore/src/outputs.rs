@@ -2,22 +2,28 @@
 //!
 //! Each transaction is read once for all that is asked of it, checked against its id, and several are read at once, as
 //! each waits for the disk. An output may be asked for spent or not; the caller has its number from a coin.
+//! What is asked of one coin is read only as far as its script, and checked against the coin: anybody may ask for
+//! thousands of coins, each from a transaction of a megabyte, by sending one that claims to spend them.
 
 use std::collections::BTreeSet;
 use std::thread;
 
-use bitcoin::{BlockHash, Transaction, TxOut, Txid};
+use bitcoin::{BlockHash, Script, Transaction, TxOut, Txid};
 
 use crate::error::Error;
 use crate::files::Files;
+use crate::raw_tx::{output_of, txid_of};
 use crate::repair::name_block;
 use crate::segments::{BlockPos, file_name};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::txid::txid_of;
-use crate::types::{Height, TxNum};
+use crate::types::{Coin, Height, ScriptHash, TxNum};
 use crate::view::{LOOKING_THREADS, View};
 
+/// First bytes of a transaction that are read for one output; most are shorter.
+const FIRST_READ: u32 = 2_048;
+/// So many times as many are read next.
+const READ_MORE: u32 = 16;
 /// Fewer transactions are not worth a thread.
 const READS_OF_A_THREAD: usize = 64;
 
@@ -51,12 +57,40 @@ impl Snapshot {
     pub fn outputs(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxOut>, Error> {
         self.read(|view| view.outputs(wanted))
     }
+
+    /// The output that is this coin, by its index; errors as of [`Self::output`].
+    pub fn output_of_coin(&self, coin: &Coin, vout: u32) -> Result<TxOut, Error> {
+        self.read(|view| match view.seen_output(coin, vout)? {
+            Some(output) => Ok(output),
+            // The block is damaged, or the index: what is wrong is found by reading the whole.
+            None => one(view.outputs(&[(coin.tx_num, vout)])?),
+        })
+    }
 }
 
 impl View {
     pub(crate) fn outputs(&self, wanted: &[(TxNum, u32)]) -> Result<Vec<TxOut>, Error> {
         let numbers: Vec<_> = numbers(wanted).map(|number| (number, number)).collect();
         collect(wanted, &numbers, |number| self.tx(*number))
+    }
+
+    /// Reads no more of the transaction than it must; `None` where what is found there is not the coin.
+    fn seen_output(&self, coin: &Coin, vout: u32) -> Result<Option<TxOut>, Error> {
+        let (pos, start, end) = self.tx_range(coin.height, coin.tx_num)?;
+        let mut bytes = FIRST_READ;
+        loop {
+            let until = end.min(start.saturating_add(bytes));
+            let Ok(raw) = self.files.blocks.read_part(pos, start, until) else { return Ok(None) };
+            if let Some((value, script)) = output_of(&raw, vout) {
+                let script = Script::from_bytes(script);
+                let is_it = value == coin.value.to_sat() && ScriptHash::of(script).key() == coin.script_key;
+                return Ok(is_it.then(|| TxOut { value: coin.value, script_pubkey: script.to_owned() }));
+            }
+            if until == end {
+                return Ok(None);
+            }
+            bytes = bytes.saturating_mul(READ_MORE);
+        }
     }
 }
 

@@ -353,6 +353,12 @@ impl View {
     }
 
     fn tx_place(&self, height: Height, number: TxNum, txid: Txid) -> Result<TxPlace, Error> {
+        let (pos, start, end) = self.tx_range(height, number)?;
+        Ok(TxPlace { txid, height, pos, start, end })
+    }
+
+    /// Its block's place, and where in the block it begins and ends.
+    pub(crate) fn tx_range(&self, height: Height, number: TxNum) -> Result<(BlockPos, u32, u32), Error> {
         let corrupt = |what: &str| Error::corrupt("txpos", format!("transaction {}: {what}", number.0));
         let numbers = self.txs_of(height).ok_or_else(|| corrupt("no block has it"))?;
         let pos = self.block_pos(height)?.ok_or_else(|| corrupt("its block has no position"))?;
@@ -365,7 +371,7 @@ impl View {
                 (offset(0).unwrap_or(0), offset(1).unwrap_or(pos.length))
             }
         };
-        Ok(TxPlace { txid, height, pos, start, end })
+        Ok((pos, start, end))
     }
 
     /// The block at a height, its checksum verified.

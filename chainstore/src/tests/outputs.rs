@@ -1,14 +1,15 @@
 //! Outputs are read from blocks whatever holds their place: deltas, the base, a bulk that goes on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::consensus::serialize;
-use bitcoin::{Block, TxOut};
+use bitcoin::{Block, OutPoint, TxOut};
 
 use super::chain::{Forge, connect, small_options};
 use crate::disk::Disk;
 use crate::sim::SimDisk;
-use crate::{Error, Height, Options, Store, Tip, TxNum};
+use crate::{Error, Height, Options, Store, Tip, TxNum, is_unspendable};
 
 fn chain(seed: u64, blocks: usize) -> Vec<Block> {
     let mut forge = Forge::new(seed);
@@ -32,6 +33,19 @@ fn wanted(chain: &[Block]) -> (Vec<(TxNum, u32)>, Vec<TxOut>) {
     outputs.into_iter().unzip()
 }
 
+/// The outputs that nothing spends, but for those that nobody can, as the genesis block's.
+fn unspent(chain: &[Block]) -> Vec<(OutPoint, TxOut)> {
+    let txs = || chain[1..].iter().flat_map(|block| &block.txdata);
+    let spent: BTreeSet<OutPoint> =
+        txs().flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect();
+    let made = txs().flat_map(|tx| {
+        let txid = tx.compute_txid();
+        tx.output.iter().zip(0..).map(move |(output, vout)| (OutPoint { txid, vout }, output.clone()))
+    });
+    made.filter(|(outpoint, output)| !spent.contains(outpoint) && !is_unspendable(&output.script_pubkey))
+        .collect()
+}
+
 fn open(disk: &SimDisk, options: Options) -> Store {
     Store::open_on(Arc::new(disk.clone()) as Arc<dyn Disk>, options).unwrap()
 }
@@ -50,6 +64,7 @@ fn every_output_is_read_from_deltas_and_from_the_base() {
             store.merge().unwrap();
         }
     }
+    let coins: Vec<(OutPoint, TxOut)> = unspent(&chain);
     let (numbers, outputs) = wanted(&chain);
     assert!(numbers.len() > 300, "enough for several threads: {}", numbers.len());
     assert_eq!(store.outputs(&numbers).unwrap(), outputs, "the newest blocks are staged only");
@@ -57,6 +72,11 @@ fn every_output_is_read_from_deltas_and_from_the_base() {
     let snapshot = store.snapshot();
     assert_eq!(snapshot.outputs(&numbers).unwrap(), outputs);
     assert_eq!(snapshot.output(numbers[0].0, numbers[0].1).unwrap(), outputs[0]);
+    assert!(coins.len() > 50, "{} coins", coins.len());
+    for (outpoint, output) in &coins {
+        let coin = snapshot.coin(outpoint).unwrap().unwrap();
+        assert_eq!(snapshot.output_of_coin(&coin, outpoint.vout).unwrap(), *output);
+    }
     assert_eq!(store.outputs(&[]).unwrap(), []);
     for nothing in [(numbers[0].0, 1_000), (TxNum(1_000_000), 0)] {
         assert!(matches!(store.outputs(&[nothing]), Err(Error::Corrupt { .. })));
@@ -161,6 +181,9 @@ fn a_block_that_cannot_be_read_is_named() {
     chain.iter().for_each(|block| connect(&mut store, block).unwrap());
     store.commit().unwrap();
     let (numbers, _) = wanted(&chain);
+    let snapshot = store.snapshot();
+    let (outpoint, _) = unspent(&chain).swap_remove(0);
+    let coin = snapshot.coin(&outpoint).unwrap().unwrap();
     for segment in 0..20 {
         if disk.list("blocks").unwrap().contains(&format!("{segment:05}.blk")) {
             disk.tamper(&format!("blocks/{segment:05}.blk"), |bytes| bytes.fill(0));
@@ -169,5 +192,7 @@ fn a_block_that_cannot_be_read_is_named() {
     let error = store.outputs(&numbers).unwrap_err();
     assert!(matches!(error, Error::DamagedBlock { .. }), "{error}");
     assert!(store.snapshot().outputs(&numbers).is_err());
-    assert_eq!(store.snapshot().damaged_blocks().len(), 1, "what readers meet is remembered");
+    let error = store.snapshot().output_of_coin(&coin, outpoint.vout).unwrap_err();
+    assert!(matches!(error, Error::DamagedBlock { height, .. } if height == coin.height), "{error}");
+    assert_eq!(store.snapshot().damaged_blocks().len(), 2, "what readers meet is remembered");
 }

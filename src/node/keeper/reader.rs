@@ -26,7 +26,7 @@ pub(super) struct Reader {
 }
 
 /// The coins that were read last. A transaction is looked at again once its scripts were run, and reading a coin costs
-/// more than all else: the transaction that made it is read whole.
+/// more than all else.
 #[derive(Debug, Default)]
 struct LastCoins {
     known: HashMap<OutPoint, ChainCoin>,
@@ -79,7 +79,7 @@ impl Reader {
         }
         let Some(coin) = self.snapshot.coin(outpoint)? else { return Ok(None) };
         // The index keeps no script: it is read from the block that made it.
-        let output = self.snapshot.output(coin.tx_num, outpoint.vout)?;
+        let output = self.snapshot.output_of_coin(&coin, outpoint.vout)?;
         let coin = ChainCoin { output, height: coin.height, is_coinbase: coin.is_coinbase };
         self.last.borrow_mut().insert(*outpoint, coin.clone());
         Ok(Some(coin))

@@ -1,6 +1,6 @@
-//! The id of a transaction, computed from its bytes where they lie.
+//! A transaction's id, and one of its outputs, found in its bytes where they lie.
 //!
-//! To decode one into structures of its own costs twice what its hash does. What is accepted here is what the library's
+//! To decode one into structures of its own costs twice what its hash does. What has an id here is what the library's
 //! decoder accepts.
 //! Source: Bitcoin Core `serialize.h`, `primitives/transaction.h`; BIP144.
 
@@ -27,13 +27,10 @@ pub(crate) fn txid_of(raw: &[u8]) -> Option<Txid> {
         inputs = rest.number()?;
     }
     for _ in 0..inputs {
-        rest.take(36)?;
-        rest.string()?;
-        rest.take(4)?;
+        rest.input()?;
     }
     for _ in 0..rest.number()? {
-        rest.take(8)?;
-        rest.string()?;
+        rest.output()?;
     }
     let body = &body[..body.len() - rest.0.len()];
     if has_witnesses {
@@ -59,6 +56,30 @@ pub(crate) fn txid_of(raw: &[u8]) -> Option<Txid> {
     Some(Txid::from_raw_hash(sha256d::Hash::from_engine(engine)))
 }
 
+/// Value in satoshi and script of the output `vout` of the transaction that begins with `raw`; `None` where that is not
+/// enough of it, or no such transaction.
+pub(crate) fn output_of(raw: &[u8], vout: u32) -> Option<(u64, &[u8])> {
+    let mut rest = Rest(raw);
+    rest.take(END_BYTES as u64)?;
+    let mut inputs = rest.number()?;
+    if inputs == 0 {
+        rest.take(1)?;
+        inputs = rest.number()?;
+    }
+    for _ in 0..inputs {
+        rest.input()?;
+    }
+    let outputs = rest.number()?;
+    if u64::from(vout) >= outputs {
+        return None;
+    }
+    for _ in 0..vout {
+        rest.output()?;
+    }
+    let (value, script) = rest.output()?;
+    Some((u64::from_le_bytes(*value.first_chunk()?), script))
+}
+
 /// What is not yet read. A count may promise more than follows: then the first thing that is missing ends the walk, as
 /// nothing takes no bytes.
 struct Rest<'a>(&'a [u8]);
@@ -68,6 +89,19 @@ impl<'a> Rest<'a> {
         let (taken, rest) = self.0.split_at_checked(usize::try_from(bytes).ok()?)?;
         self.0 = rest;
         Some(taken)
+    }
+
+    /// Outpoint, script, sequence.
+    fn input(&mut self) -> Option<()> {
+        self.take(36)?;
+        self.string()?;
+        self.take(4)?;
+        Some(())
+    }
+
+    /// Value and script.
+    fn output(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        Some((self.take(8)?, self.string()?))
     }
 
     /// Bytes behind their length.
@@ -153,5 +187,29 @@ mod tests {
         assert_eq!(txid_of(&[]), None);
         let huge = [&[2, 0, 0, 0][..], &[0xff; 9], &raw[5..]].concat();
         assert_eq!(txid_of(&huge), None);
+    }
+
+    #[test]
+    fn an_output_is_found_in_as_much_as_has_it() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        let mut found = 0;
+        for _ in 0..200 {
+            let transaction = some(&mut rng);
+            let raw = serialize(&transaction);
+            let wanted = rng.u32(..310);
+            let output = transaction.output.get(wanted as usize);
+            let output = output.map(|output| (output.value.to_sat(), output.script_pubkey.as_bytes()));
+            // Without inputs it would begin as one with witnesses does.
+            if transaction.input.is_empty() {
+                continue;
+            }
+            assert_eq!(output_of(&raw, wanted), output);
+            let Some(output) = output else { continue };
+            found += 1;
+            let least = (0..raw.len()).find(|length| output_of(&raw[..*length], wanted).is_some()).unwrap();
+            assert!(raw[..least].ends_with(output.1));
+            assert_eq!(output_of(&raw[..least], wanted), Some(output));
+        }
+        assert!(found > 50, "{found}");
     }
 }
