@@ -1,4 +1,4 @@
-//! Raw blocks in flat files and a wallet index in redb.
+//! Raw blocks and a wallet index in flat files, and what changes with each block in redb.
 //!
 //! Blocking, one writer ([`Store`]), many readers ([`Snapshot`]). It knows nothing of peers, rules or wallets:
 //! what it is given has been checked.

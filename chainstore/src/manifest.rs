@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! peerdex chainstore
-//! format 3
+//! format 4
 //! network mainnet
 //! txid-prefix 6
 //! crc32c 2fa80a9c
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::types::network_name;
 
 /// The format that this version reads and writes.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 const NAME: &str = "MANIFEST";
 const TITLE: &str = "peerdex chainstore";
 /// Longer is not ours.
@@ -109,9 +109,9 @@ mod tests {
             "data folder holds mainnet, not signet: give another with --data-dir"
         );
 
-        let newer = text.replace("format 3", "format 4");
-        let refused = MANIFEST.check(newer.as_bytes()).unwrap_err().to_string();
-        assert_eq!(refused, "data folder has format 4; this version reads format 3");
+        let older = text.replace("format 4", "format 3");
+        let refused = MANIFEST.check(older.as_bytes()).unwrap_err().to_string();
+        assert_eq!(refused, "data folder has format 3; this version reads format 4");
 
         let short = Manifest { txid_prefix: 1, ..MANIFEST };
         assert!(short.check(text.as_bytes()).unwrap_err().to_string().contains("other options"));

@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::base::{
-    self, BaseMark, Change, DeltaChanges, KeyRange, Old, Part, PartInfo, Placed, Plan, Table, Undone, Valid,
+    self, BaseMark, Change, DeltaChanges, KeyRange, Part, PartInfo, Placed, Plan, Table, Undone, Valid,
     rewrite,
 };
 use crate::delta::Delta;
@@ -54,7 +54,6 @@ enum Work {
         deltas: Arc<Vec<Arc<Delta>>>,
         plan: Plan,
         prefix_len: u8,
-        cache_bytes: usize,
     },
 }
 
@@ -85,10 +84,10 @@ impl MergeJob {
                 Ok(given_up) if *given_up => Ok(Made::Arrays),
                 _guard => append_arrays(&files, &from, &deltas).map(|()| Made::Arrays),
             },
-            Work::Part { disk, old, undone, deltas, plan, prefix_len, cache_bytes } => {
+            Work::Part { disk, old, undone, deltas, plan, prefix_len } => {
                 let part = Job { disk: &*disk, old: old.as_ref(), undone: &undone, prefix_len };
                 part.run(&plan, &deltas).and_then(|infos| {
-                    let open = |info| Ok(Placed { info, part: Part::open(&*disk, info.file, cache_bytes)? });
+                    let open = |info| Ok(Placed { info, part: Part::open(&*disk, &info)? });
                     let new = infos.into_iter().map(open).collect::<Result<_, Error>>()?;
                     Ok(Made::Parts { old: old.map(|old| old.info.file), new })
                 })
@@ -133,8 +132,7 @@ impl Job<'_> {
         shape: impl Fn(u8) -> base::Shape<N>,
         changes: &mut impl Change<N>,
     ) -> Result<Vec<PartInfo>, Error> {
-        let old = self.old.map_or_else(Old::none, Old::new);
-        let made = rewrite(self.disk, plan, old, shape, self.valid().as_ref(), changes)?;
+        let made = rewrite(self.disk, plan, self.old, shape, self.valid().as_ref(), changes)?;
         sync_dir(self.disk, base::DIR)?;
         Ok(made)
     }
@@ -301,7 +299,6 @@ impl Store {
             deltas,
             plan,
             prefix_len: index.prefix_len(),
-            cache_bytes: base::part_cache(self.options.base_cache_bytes, index.parts().len()),
         };
         Ok(Some(MergeJob { number, work }))
     }

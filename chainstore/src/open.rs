@@ -9,7 +9,7 @@ use redb::{Builder, Database};
 
 use crate::base::{self, Base, PartInfo};
 use crate::bulk::{self, Bulk, BulkState};
-use crate::disk::{Backend, Disk, NamedFile, remove_unnamed};
+use crate::disk::{Backend, Disk, DiskFile, NamedFile, remove_unnamed};
 use crate::error::Error;
 use crate::files::Files;
 use crate::manifest::Manifest;
@@ -19,8 +19,6 @@ use crate::tip::{self, State, TipFile};
 use crate::view::View;
 
 const LOCK: &str = "LOCK";
-/// redb's cache for a file that is being made.
-const CREATE_CACHE_BYTES: usize = 32 << 20;
 
 /// What a store that stopped leaves to the next one of the same process: all that its snapshots still read.
 #[derive(Default)]
@@ -51,7 +49,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options, kept: &mut Kept) -> R
         manifest.write(&*disk)?;
     }
 
-    let tip = TipFile::new(open_db(&*disk, tip::FILE, options.tip_cache_bytes)?);
+    let tip = TipFile::new(open_tip(&*disk, options.tip_cache_bytes)?);
     let (mut state, bulk_state) = (tip.state()?, tip.bulk()?);
     bulk::remove_leftovers(&*disk, bulk_state.as_ref())?;
     let parts = tip.parts()?;
@@ -60,9 +58,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options, kept: &mut Kept) -> R
         let bulk_has = bulk_state.as_ref().is_some_and(|bulk| named(&bulk.parts, name));
         bulk_has || named(&parts.parts, name)
     })?;
-    let (cache_bytes, prefix_len) = (options.base_cache_bytes, options.txid_prefix);
-    let index =
-        Arc::new(Base::open(&*disk, &parts, tip.undone()?, cache_bytes, prefix_len, kept.base.as_ref())?);
+    let prefix_len = options.txid_prefix;
+    let index = Arc::new(Base::open(&*disk, &parts, tip.undone()?, prefix_len, kept.base.as_ref())?);
     let arrays = bulk_state.as_ref().map_or(state.base, |bulk| bulk.mark);
     let files = match &kept.files {
         Some(files) => {
@@ -122,7 +119,7 @@ fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(),
     }
     let there = disk.open(tip::FILE, false).map_err(|error| Error::io(tip::FILE, "open", error))?;
     if there.is_some() {
-        let tip = TipFile::new(open_db(&**disk, tip::FILE, options.tip_cache_bytes)?);
+        let tip = TipFile::new(open_tip(&**disk, options.tip_cache_bytes)?);
         if tip.state()? != State::empty() {
             return Err(Error::corrupt(
                 "MANIFEST",
@@ -130,45 +127,41 @@ fn create(disk: &Arc<dyn Disk>, options: &Options, magic: [u8; 4]) -> Result<(),
             ));
         }
     }
-    create_db_file(&**disk, tip::FILE, tip::create)?;
+    create_tip(&**disk, options.tip_cache_bytes)?;
     Files::create(&**disk)?;
     let segments = Segments::new(disk.clone(), magic);
     SegmentWriter::open(segments, options.segment_bytes, State::empty().end)?.sync()?;
     disk.sync_dir("").map_err(|error| Error::io("data folder", "fsync", error))
 }
 
-/// Makes a redb file under another name first, so that under its own it is always whole.
-pub(crate) fn create_db_file(
-    disk: &dyn Disk,
-    name: &str,
-    fill: impl FnOnce(&Database) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let new = format!("{name}.new");
-    let io = |what| move |error| Error::io(name, what, error);
+/// Makes `tip.redb` under another name first, so that under its own it is always whole.
+fn create_tip(disk: &dyn Disk, cache_bytes: usize) -> Result<(), Error> {
+    let new = format!("{}.new", tip::FILE);
+    let io = |what| move |error| Error::io(tip::FILE, what, error);
     disk.remove(&new).map_err(io("remove"))?;
     let file = disk.open(&new, true).map_err(io("create"))?;
-    let file = file.ok_or_else(|| Error::corrupt(name, "the file is missing"))?;
-    // What is written in order is not read again.
-    let db = Builder::new().set_cache_size(CREATE_CACHE_BYTES).create_with_backend(Backend(file));
-    let db = db.map_err(|error| Error::index(name, error))?;
-    let filled = fill(&db);
+    let db = open_redb(file, cache_bytes)?;
+    let filled = tip::create(&db);
     drop(db);
     if let Err(error) = filled {
         // On a full disk what is of no use must not stay.
         disk.remove(&new).map_err(io("remove"))?;
         return Err(error);
     }
-    disk.rename(&new, name).map_err(io("rename"))
+    disk.rename(&new, tip::FILE).map_err(io("rename"))
 }
 
-pub(crate) fn open_db(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result<Database, Error> {
-    if NamedFile::open(disk, name)?.len()? == 0 {
-        return Err(Error::corrupt(name, "the file is empty"));
+fn open_tip(disk: &dyn Disk, cache_bytes: usize) -> Result<Database, Error> {
+    if NamedFile::open(disk, tip::FILE)?.len()? == 0 {
+        return Err(Error::corrupt(tip::FILE, "the file is empty"));
     }
-    let file = disk.open(name, false).map_err(|error| Error::io(name, "open", error))?;
-    let file = file.ok_or_else(|| Error::corrupt(name, "the file is missing"))?;
+    open_redb(disk.open(tip::FILE, false).map_err(|error| Error::io(tip::FILE, "open", error))?, cache_bytes)
+}
+
+fn open_redb(file: Option<Arc<dyn DiskFile>>, cache_bytes: usize) -> Result<Database, Error> {
+    let file = file.ok_or_else(|| Error::corrupt(tip::FILE, "the file is missing"))?;
     let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(Backend(file));
-    db.map_err(|error| Error::index(name, error))
+    db.map_err(|error| Error::index(tip::FILE, error))
 }
 
 /// Whether the deltas lead from the base to the tip.

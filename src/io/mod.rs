@@ -74,11 +74,10 @@ impl Budget {
         Self { total_bytes, block_bytes: (total_bytes / 16).min(128 * 1024 * 1024) }
     }
 
-    /// Half for what bulk sync gathers; redb reads through an eighth.
+    /// Five eighths for what bulk sync gathers. The index is read through the system's memory, which is not ours.
     fn store(&self, network: bitcoin::Network) -> Options {
         Options {
-            bulk_memory_bytes: self.total_bytes / 2,
-            base_cache_bytes: self.total_bytes / 8,
+            bulk_memory_bytes: self.total_bytes / 8 * 5,
             tip_cache_bytes: self.total_bytes / 32,
             merge_batch: (self.total_bytes / 8 / DELTA_BYTES).clamp(50, 200),
             ..Options::new(network)
@@ -93,7 +92,6 @@ impl Budget {
             part_bytes: 256 << 10,
             segment_bytes: 4 << 20,
             bulk_memory_bytes: 2 << 20,
-            base_cache_bytes: 1 << 20,
             tip_cache_bytes: 1 << 20,
             ..self.store(network)
         }

@@ -1,22 +1,27 @@
-//! Many small rows as one: what redb keeps under a bucket's number.
+//! Many small rows as one: what a part keeps under a bucket's number.
 //!
 //! A bucket is all keys that share their first bits. Its entries stand in key order, each without the whole bytes
-//! that the number says already. A dozen small rows in one cost redb a tenth of the work and half of the space that
-//! as many rows of its own would take.
+//! that the number says already. A dozen entries share a checksum and a place in the directory.
 //!
 //! ```text
 //! row   | entry, for each |
 //! entry | key, without its first ⌊bits / 8⌋ bytes | length of what follows, varint, where that differs | content |
+//! piece | bytes of the row, for each, at most 4,092 | crc32c of the bucket 4, of the number of the piece 4, and of them 4 |
 //! ```
+//! On disk a row is one piece after another, so that a long one need not be read whole: the outputs of one transaction
+//! are in one bucket, and may be a hundred thousand. Entries of one size are never cut in two by pieces.
+
+use std::ops::Range;
 
 use crate::codec::{DecodeError, Reader, put_varint};
 
-/// Buckets are never fewer than this (as a power of two): in a small index each row is a bucket of its own.
-pub(crate) const MIN_BITS: u8 = 16;
-/// And never more.
+/// Buckets are never more than this, as a power of two.
 pub(crate) const MAX_BITS: u8 = 32;
 /// Entries that a bucket has on the average, where there are many.
 const ENTRIES: u64 = 16;
+/// Bytes of a whole piece, and of its checksum.
+const PIECE_BYTES: usize = 4096;
+const CRC_BYTES: usize = 4;
 
 /// How a table's rows are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +36,100 @@ pub(crate) struct Shape<const N: usize> {
 pub(crate) fn bits_for(entries: u64, depth: u8) -> u8 {
     let buckets = entries / ENTRIES;
     let bits = buckets.checked_ilog2().unwrap_or(0) as u8 + depth;
-    bits.clamp(MIN_BITS, MAX_BITS)
+    bits.min(MAX_BITS)
+}
+
+/// What a piece ends with. That of another place is not taken for it.
+fn checksum(bucket: u32, piece: usize, bytes: &[u8]) -> u32 {
+    let place = u64::from(bucket) | (piece as u64) << 32;
+    crc32c::crc32c_append(crc32c::crc32c(&place.to_le_bytes()), bytes)
 }
 
 impl<const N: usize> Shape<N> {
     /// The bucket of a key.
     pub(crate) fn bucket(&self, key: &[u8; N]) -> u32 {
-        let start = key.iter().take(4).fold(0u32, |start, byte| start << 8 | u32::from(*byte));
-        start >> (MAX_BITS - self.bits)
+        let start = key.iter().take(4).fold(0u64, |start, byte| start << 8 | u64::from(*byte));
+        (start >> (MAX_BITS - self.bits)) as u32
     }
 
     fn skipped(&self) -> usize {
         usize::from(self.bits / 8)
+    }
+
+    /// Bytes of a whole piece without its checksum.
+    fn piece_bytes(&self) -> usize {
+        let most = PIECE_BYTES - CRC_BYTES;
+        self.content_bytes.map_or(most, |content| {
+            let entry = N - self.skipped() + content;
+            (most / entry).max(1) * entry
+        })
+    }
+
+    /// Appends a row as it stands on disk.
+    pub(crate) fn put_pieces(&self, out: &mut Vec<u8>, bucket: u32, row: &[u8]) {
+        for (at, bytes) in row.chunks(self.piece_bytes()).enumerate() {
+            out.extend_from_slice(bytes);
+            out.extend_from_slice(&checksum(bucket, at, bytes).to_le_bytes());
+        }
+    }
+
+    /// How many pieces a row of so many bytes on disk has.
+    pub(crate) fn pieces(&self, disk_bytes: u32) -> usize {
+        (disk_bytes as usize).div_ceil(self.piece_bytes() + CRC_BYTES)
+    }
+
+    /// Which bytes on disk one of them is, of a row of so many.
+    pub(crate) fn piece(&self, disk_bytes: u32, at: usize) -> Range<u32> {
+        let whole = self.piece_bytes() + CRC_BYTES;
+        let place = |at: usize| at.saturating_mul(whole).min(disk_bytes as usize) as u32;
+        place(at)..place(at + 1)
+    }
+
+    /// The bytes of one piece, its checksum verified.
+    pub(crate) fn open_piece<'a>(
+        &self,
+        bucket: u32,
+        at: usize,
+        piece: &'a [u8],
+    ) -> Result<&'a [u8], DecodeError> {
+        let short = DecodeError { what: "row ends early", at: piece.len() };
+        let (bytes, crc) = piece.split_last_chunk::<CRC_BYTES>().ok_or(short)?;
+        if checksum(bucket, at, bytes) == u32::from_le_bytes(*crc) {
+            Ok(bytes)
+        } else {
+            Err(DecodeError { what: "checksum of a row does not match", at: at * PIECE_BYTES })
+        }
+    }
+
+    /// The row that stands on disk so, all checksums verified; `room` is used where it has several pieces.
+    pub(crate) fn open_row<'a>(
+        &self,
+        bucket: u32,
+        on_disk: &'a [u8],
+        room: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], DecodeError> {
+        let whole = self.piece_bytes() + CRC_BYTES;
+        if on_disk.len() <= whole {
+            return if on_disk.is_empty() { Ok(on_disk) } else { self.open_piece(bucket, 0, on_disk) };
+        }
+        room.clear();
+        for (at, piece) in on_disk.chunks(whole).enumerate() {
+            room.extend_from_slice(self.open_piece(bucket, at, piece)?);
+        }
+        Ok(room)
+    }
+
+    /// How many entries a row has.
+    pub(crate) fn count(&self, row: &[u8]) -> Result<u64, DecodeError> {
+        let mut entries = self.entries(0, row);
+        if let Some(content) = self.content_bytes {
+            return Ok((row.len() / (N - self.skipped() + content)) as u64);
+        }
+        let mut count = 0;
+        while entries.step()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// Appends an entry to a row. Entries come in the order of their keys.
@@ -70,8 +157,7 @@ impl<const N: usize> Shape<N> {
         Entries { at: at.min(row.len()), ..self.entries(bucket, row) }
     }
 
-    /// The entries of a bucket's row from a key on. Where all are of one size they are not walked through: the
-    /// outputs of one transaction are in one bucket, and may be a hundred thousand.
+    /// The entries of a bucket's row from a key on. Where all are of one size they are not walked through.
     pub(crate) fn entries_from<'a>(
         &self,
         row: &'a [u8],
@@ -102,7 +188,15 @@ impl<const N: usize> Shape<N> {
         }
     }
 
+    /// Whether all entries of a piece have lower keys, where all are of one size.
+    pub(crate) fn ends_before(&self, piece: &[u8], key: &[u8; N]) -> bool {
+        let wanted = &key[self.skipped()..];
+        let last = piece.len().saturating_sub(wanted.len() + self.content_bytes.unwrap_or(0));
+        piece.get(last..last + wanted.len()).is_some_and(|tail| tail < wanted)
+    }
+
     /// The content of one entry.
+    #[cfg(test)]
     pub(crate) fn find<'a>(&self, row: &'a [u8], key: &[u8; N]) -> Result<Option<&'a [u8]>, DecodeError> {
         let found = self.entries_from(row, key)?.next()?;
         Ok(found.filter(|(at, _)| at == key).map(|(_, content)| content))
@@ -178,7 +272,7 @@ mod tests {
         #[test]
         fn entries_come_back_whatever_the_shape(
             keys in proptest::collection::btree_map(any::<[u8; 12]>(), proptest::collection::vec(any::<u8>(), 0..200), 0..50),
-            bits in MIN_BITS..=MAX_BITS,
+            bits in 0..=MAX_BITS,
         ) {
             let shape = Shape::<12> { bits, content_bytes: None };
             let mut rows: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
@@ -199,7 +293,7 @@ mod tests {
         #[test]
         fn any_bytes_are_a_row_or_an_error(row in proptest::collection::vec(any::<u8>(), 0..300), key: [u8; 12]) {
             for content_bytes in [None, Some(0), Some(25)] {
-                let shape = Shape::<12> { bits: MIN_BITS, content_bytes };
+                let shape = Shape::<12> { bits: 16, content_bytes };
                 let _ = shape.find(&row, &key);
                 if let Ok(entries) = decode(shape, 0, &row) {
                     prop_assert!(entries.len() <= row.len());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use super::part::{KeyRange, Table};
+use super::list::{KeyRange, Table};
 use super::rewrite::Valid;
 use super::rows::{
     COIN_KEY, CoinContent, CoinKey, SCRIPT_KEY, TX_KEY, TxKey, coin_content, coin_key, cut, tx_key,

@@ -1,16 +1,22 @@
 //! The index of the blocks below the deltas: parts, each an immutable file with one table's rows over a range of keys.
 //!
-//! `part` is one of them and the row that says which count, `bucket` and `rows` are what stands in them, `undone` is
-//! what is true of those that a deep undo made void in part, `changes` and `rewrite` make new ones.
+//! `list` is the row that says which of them count, `part` one of them as it is read, key by key or (`walk`) from its
+//! start to its end, `write` as it is written. `bucket` and `rows` are what stands in them, `undone` is what is true of
+//! those that a deep undo made void in part, `changes` and `rewrite` make new ones.
 //! Here are the questions put to all of them together. Parts may go further than others while a merge writes them
 //! anew: whoever asks leaves out the deltas of the blocks that the part has ([`Base::reach`]).
 
 mod bucket;
 mod changes;
+mod list;
 mod part;
 mod rewrite;
 mod rows;
+#[cfg(test)]
+pub(crate) mod tests;
 mod undone;
+mod walk;
+mod write;
 
 use std::sync::Arc;
 
@@ -19,12 +25,13 @@ use bitcoin::hashes::Hash;
 
 pub(crate) use self::bucket::Shape;
 pub(crate) use self::changes::{Change, DeltaChanges};
-use self::part::head;
-pub(crate) use self::part::{
-    DIR, KeyRange, Part, PartInfo, PartList, Reach, Table, coin_shape, file_name, put_part, read_part,
-    script_shape, tx_shape,
+use self::list::head;
+pub(crate) use self::list::{
+    DIR, KeyRange, PartInfo, PartList, Reach, Table, file_name, put_part, read_part,
 };
-pub(crate) use self::rewrite::{Old, Plan, Valid, rewrite};
+pub(crate) use self::part::{Part, coin_shape, script_shape, tx_shape};
+use self::rewrite::walk;
+pub(crate) use self::rewrite::{Plan, Valid, rewrite};
 pub(crate) use self::rows::decode_coin;
 pub(crate) use self::rows::{
     COIN_KEY, CoinContent, CoinKey, SCRIPT_KEY, TX_KEY, TxKey, coin_content, coin_key, cut, tx_key,
@@ -90,21 +97,19 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Opens the parts of a list, but for those that `kept` has open; `cache_bytes` for all of them together.
+    /// Opens the parts of a list, but for those that `kept` has open.
     pub(crate) fn open(
         disk: &dyn Disk,
         list: &PartList,
         undone: Undone,
-        cache_bytes: usize,
         prefix_len: u8,
         kept: Option<&Self>,
     ) -> Result<Self, Error> {
-        let each = part_cache(cache_bytes, list.parts.len());
-        let open = |file: u32| kept?.parts.iter().find(|placed| placed.part.file == file);
+        let open = |file: u32| kept?.parts.iter().find(|placed| placed.part.number == file);
         let place = |info: &PartInfo| -> Result<Placed, Error> {
             let part = match open(info.file) {
                 Some(placed) => placed.part.clone(),
-                None => Part::open(disk, info.file, each)?,
+                None => Part::open(disk, info)?,
             };
             Ok(Placed { info: *info, part })
         };
@@ -193,14 +198,11 @@ impl Base {
         let Some(Placed { info, part }) = self.part_of(Table::Scripts, &key.0) else {
             return Ok(Group::default());
         };
-        let shape = script_shape(info.bits);
-        let row = part.rows.get(shape.bucket(&key.0)).map_err(|error| part.error(error))?;
-        let content = match &row {
-            Some(row) => shape.find(row.value(), &key.0).map_err(|fault| part.fault(fault))?,
-            None => None,
-        };
-        let group = content.map_or_else(|| Ok(Group::default()), Group::decode);
-        let mut group = group.map_err(|fault| part.fault(fault))?;
+        let mut group = Group::default();
+        part.each(script_shape(info.bits), &key.0, &key.0, |_, content| {
+            group = Group::decode(content)?;
+            Ok(())
+        })?;
         if let Some(from) = info.cut {
             self.undone.restore(key, &mut group, from, info.reach.txs);
         }
@@ -213,16 +215,10 @@ impl Base {
         let last = coin_key(cut(prefix, self.prefix_len), vout, TxNum(u32::MAX));
         let mut coins = Vec::new();
         let Some(Placed { info, part }) = self.part_of(Table::Coins, &first) else { return Ok(coins) };
-        let shape = coin_shape(info.bits);
-        let fault = |fault| part.fault(fault);
-        if let Some(row) = part.rows.get(shape.bucket(&first)).map_err(|error| part.error(error))? {
-            let mut entries = shape.entries_from(row.value(), &first).map_err(fault)?;
-            while let Some((key, content)) = entries.next().map_err(fault)?
-                && key <= last
-            {
-                coins.push((coin_place(&key).1, decode_coin(content).map_err(fault)?));
-            }
-        }
+        part.each(coin_shape(info.bits), &first, &last, |key, content| {
+            coins.push((coin_place(key).1, decode_coin(content)?));
+            Ok(())
+        })?;
         if let Some(from) = info.cut {
             coins.retain(|(number, _)| number.0 < info.reach.txs);
             let keys = Undone::keys_of(prefix, Some(vout));
@@ -242,16 +238,10 @@ impl Base {
         let (first, last) = (tx_key(prefix, 0), tx_key(prefix, u32::MAX));
         let mut numbers = Vec::new();
         let Some(Placed { info, part }) = self.part_of(Table::Txs, &first) else { return Ok(numbers) };
-        let shape = tx_shape(info.bits);
-        let row = part.rows.get(shape.bucket(&first)).map_err(|error| part.error(error))?;
-        let Some(row) = row else { return Ok(numbers) };
-        let fault = |fault| part.fault(fault);
-        let mut entries = shape.entries_from(row.value(), &first).map_err(fault)?;
-        while let Some((key, _)) = entries.next().map_err(fault)?
-            && key <= last
-        {
-            numbers.push(tx_number(&key));
-        }
+        part.each(tx_shape(info.bits), &first, &last, |key, _| {
+            numbers.push(tx_number(key));
+            Ok(())
+        })?;
         if info.cut.is_some() {
             numbers.retain(|number| number.0 < info.reach.txs);
         }
@@ -261,11 +251,11 @@ impl Base {
     /// Shows each entry of a table in order: its key and its content. The base must be level.
     pub(crate) fn walk(&self, table: Table, each: &mut EachEntry<'_>) -> Result<(), Error> {
         for placed in self.parts.iter().filter(|placed| placed.info.table == table) {
-            let (mut old, bits) = (Old::new(placed), placed.info.bits);
+            let bits = placed.info.bits;
             match table {
-                Table::Scripts => old.walk(script_shape(bits), |key, content| each(&key, content))?,
-                Table::Coins => old.walk(coin_shape(bits), |key, content| each(&key, content))?,
-                Table::Txs => old.walk(tx_shape(bits), |key, content| each(&key, content))?,
+                Table::Scripts => walk(placed, script_shape(bits), |key, content| each(&key, content))?,
+                Table::Coins => walk(placed, coin_shape(bits), |key, content| each(&key, content))?,
+                Table::Txs => walk(placed, tx_shape(bits), |key, content| each(&key, content))?,
             }
         }
         Ok(())
@@ -291,9 +281,3 @@ impl Base {
 
 /// Who is shown the entries of a table: key and content of each.
 pub(crate) type EachEntry<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
-
-/// What one part may cache.
-pub(crate) fn part_cache(cache_bytes: usize, parts: usize) -> usize {
-    const LEAST: usize = 256 * 1024;
-    (cache_bytes / parts.max(1)).max(LEAST)
-}

@@ -1,20 +1,19 @@
 //! Writes a part anew: what it has, with changes, in the order of the keys, into one file or several.
 //!
 //! Nothing is inserted at random: rows come in their order and go to the end of a file that nobody reads yet. It
-//! counts once the row of parts names it.
+//! counts once the row of parts names it. Rows that nothing changes are copied as they stand on disk, which is nearly
+//! all of them where a long chain's base gets some hundred blocks.
 
-use redb::{Database, Table as RedbTable};
+use std::ops::Range;
 
 use super::bucket::{Shape, bits_for};
 use super::changes::{Change, keep};
-use super::part::{DIR, KeyRange, PartInfo, ROWS, Reach, Table, file_name, head};
+use super::list::{DIR, KeyRange, PartInfo, Reach, Table};
+use super::walk::Walk;
+use super::write::PartWriter;
 use super::{Placed, Undone};
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::open::create_db_file;
-
-/// Bytes of rows that one transaction puts: more would cost memory.
-const COMMIT_BYTES: u64 = 512 << 20;
 
 /// What is to be made.
 #[derive(Clone, Debug)]
@@ -38,229 +37,184 @@ pub(crate) struct Valid<'a> {
 }
 
 /// The entries of an old part in their order, or none.
-pub(crate) struct Old<'a> {
-    part: Option<&'a Placed>,
-    rows: Option<redb::Range<'static, u32, &'static [u8]>>,
-    /// The row that is walked through.
-    bucket: u32,
+struct Old<'a, const N: usize> {
+    walk: Option<Walk<'a>>,
+    table: Table,
+    shape: Shape<N>,
+    valid: Option<&'a Valid<'a>>,
+    /// The row that is walked through, and where its next entry begins; no row at first.
     row: Vec<u8>,
     at: usize,
+    /// All entries of the row are valid, and none was taken.
+    is_whole: bool,
+    /// The entry, by its key and the place of its content in `row`, or in `kept` where not all of it is valid.
+    entry: Option<([u8; N], Range<usize>)>,
+    kept: Vec<u8>,
 }
 
-/// A key and a content.
-type Entry<'a, const N: usize> = ([u8; N], &'a [u8]);
-
-impl<'a> Old<'a> {
-    pub(crate) fn new(part: &'a Placed) -> Self {
-        Self { part: Some(part), ..Self::none() }
-    }
-
-    pub(crate) fn none() -> Self {
-        Self { part: None, rows: None, bucket: 0, row: Vec::new(), at: 0 }
-    }
-
-    fn next<const N: usize>(&mut self, shape: Shape<N>) -> Result<Option<Entry<'_, N>>, Error> {
-        let Some(Placed { part, .. }) = self.part else { return Ok(None) };
-        while self.at >= self.row.len() {
-            let rows = match &mut self.rows {
-                Some(rows) => rows,
-                None => self.rows.insert(part.rows.range::<u32>(..).map_err(|error| part.error(error))?),
-            };
-            let Some(row) = rows.next() else { return Ok(None) };
-            let (bucket, row) = row.map_err(|error| part.error(error))?;
-            self.bucket = bucket.value();
-            self.row.clear();
-            self.row.extend_from_slice(row.value());
-            self.at = 0;
+impl<'a, const N: usize> Old<'a, N> {
+    fn new(part: Option<&'a Placed>, table: Table, shape: Shape<N>, valid: Option<&'a Valid<'a>>) -> Self {
+        Self {
+            walk: part.map(|placed| Walk::new(&placed.part)),
+            table,
+            shape,
+            valid,
+            row: Vec::new(),
+            at: 0,
+            is_whole: false,
+            entry: None,
+            kept: Vec::new(),
         }
-        let mut entries = shape.entries_at(self.bucket, &self.row, self.at);
-        let entry = entries.next().map_err(|fault| part.fault(fault))?;
-        self.at = entries.position();
-        Ok(entry)
     }
 
-    /// All entries.
-    pub(crate) fn walk<const N: usize>(
-        &mut self,
-        shape: Shape<N>,
-        mut each: impl FnMut([u8; N], &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        while let Some((key, content)) = self.next(shape)? {
-            each(key, content)?;
+    /// Goes to the next entry that is valid, if none is looked at, and gives its key.
+    fn key(&mut self) -> Result<Option<[u8; N]>, Error> {
+        let Some(walk) = &mut self.walk else { return Ok(None) };
+        while self.entry.is_none() {
+            if self.at >= self.row.len() {
+                if !walk.step()? {
+                    return Ok(None);
+                }
+                walk.open(self.shape, &mut self.row)?;
+                (self.at, self.is_whole) = (0, self.valid.is_none());
+            }
+            let bucket = walk.bucket().unwrap_or_default();
+            let mut entries = self.shape.entries_at(bucket, &self.row, self.at);
+            let Some((key, content)) = entries.next().map_err(|fault| walk.fault(fault))? else { continue };
+            let length = content.len();
+            let end = entries.position();
+            self.at = end;
+            match self.valid {
+                None => self.entry = Some((key, end - length..end)),
+                Some(valid) => {
+                    self.kept.clear();
+                    let content = &self.row[end - length..end];
+                    let kept = keep(self.table, valid, &key, content, &mut self.kept);
+                    if kept.map_err(|fault| walk.fault(fault))? {
+                        self.entry = Some((key, 0..self.kept.len()));
+                    }
+                }
+            }
         }
-        Ok(())
+        Ok(self.entry.as_ref().map(|(key, _)| *key))
+    }
+
+    /// The content of the entry.
+    fn content(&self) -> &[u8] {
+        let bytes = if self.valid.is_some() { &self.kept } else { &self.row };
+        self.entry.as_ref().and_then(|(_, place)| bytes.get(place.clone())).unwrap_or_default()
+    }
+
+    /// The entry was taken.
+    fn pass(&mut self) {
+        self.entry = None;
+        self.is_whole = false;
+    }
+
+    /// The row of the entry as it stands on disk; it was verified.
+    fn on_disk(&self) -> &[u8] {
+        self.walk.as_ref().map_or(&[], |walk| walk.on_disk())
+    }
+
+    /// How many entries the row has.
+    fn count(&self) -> Result<u64, Error> {
+        self.shape.count(&self.row).map_err(|fault| Error::corrupt(DIR, fault.to_string()))
+    }
+
+    /// The whole row was taken.
+    fn pass_row(&mut self) {
+        self.pass();
+        self.at = self.row.len();
     }
 }
 
-/// Merges the entries of `old` with changes into new files.
+/// Shows all entries of a part in order.
+pub(super) fn walk<const N: usize>(
+    part: &Placed,
+    shape: Shape<N>,
+    mut each: impl FnMut([u8; N], &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut entries = Old::new(Some(part), part.info.table, shape, None);
+    let mut count = 0;
+    while let Some(key) = entries.key()? {
+        each(key, entries.content())?;
+        entries.pass();
+        count += 1;
+    }
+    if count == part.info.entries {
+        return Ok(());
+    }
+    Err(Error::corrupt(&part.info.name(), format!("has {count} entries, not {}", part.info.entries)))
+}
+
+/// Merges the entries of `old` with changes into new files, and makes those durable.
 pub(crate) fn rewrite<const N: usize>(
     disk: &dyn Disk,
     plan: &Plan,
-    mut old: Old<'_>,
+    old: Option<&Placed>,
     shape: impl Fn(u8) -> Shape<N>,
     valid: Option<&Valid<'_>>,
     changes: &mut impl Change<N>,
 ) -> Result<Vec<PartInfo>, Error> {
-    let old_shape = shape(old.part.map_or(super::bucket::MIN_BITS, |placed| placed.info.bits));
-    let mut pending: Option<([u8; N], Vec<u8>)> = None;
-    let take = |old: &mut Old<'_>, pending: &mut Option<([u8; N], Vec<u8>)>| -> Result<(), Error> {
-        let mut content = pending.take().map_or_else(Vec::new, |(_, content)| content);
-        while let Some((key, found)) = old.next(old_shape)? {
-            content.clear();
-            let kept = match valid {
-                Some(valid) => keep(plan.table, valid, &key, found, &mut content)
-                    .map_err(|fault| Error::corrupt(DIR, fault.to_string()))?,
-                None => {
-                    content.extend_from_slice(found);
-                    true
-                }
-            };
-            if kept {
-                *pending = Some((key, content));
-                break;
-            }
-        }
-        Ok(())
-    };
-    take(&mut old, &mut pending)?;
+    let old_shape = shape(old.map_or(0, |placed| placed.info.bits));
+    let mut old = Old::new(old, plan.table, old_shape, valid);
     let mut parts = Vec::with_capacity(plan.ranges.len());
-    let mut content = Vec::new();
     for (range, file) in plan.ranges.iter().zip(plan.file..) {
         let bits = bits_for(plan.entries / plan.ranges.len() as u64, range.depth());
-        let shape = shape(bits);
-        let mut info = PartInfo {
-            table: plan.table,
-            range: *range,
-            file,
-            bits,
-            entries: 0,
-            bytes: 0,
-            reach: plan.reach,
-            cut: None,
-        };
-        create_db_file(disk, &file_name(file), |db| {
-            let mut rows = RowWriter::new(db, file, shape);
-            rows.fill(&mut info, |rows, info| {
-                let old_key = pending.as_ref().map(|(key, _)| *key).filter(|key| range.has(key));
-                let changed = changes.peek()?.filter(|key| range.has(key));
-                let (key, present) = match (old_key, changed) {
-                    (None, None) => return Ok(false),
-                    (Some(key), changed) if changed.is_none_or(|changed| key < changed) => {
-                        if let Some((_, found)) = &pending {
-                            rows.put(&key, found, info)?;
-                        }
-                        take(&mut old, &mut pending)?;
-                        return Ok(true);
-                    }
-                    (old_key, Some(key)) => {
-                        let there = pending.as_ref().filter(|_| old_key == Some(key));
-                        content.clear();
-                        let present =
-                            changes.apply(there.map(|(_, content)| content.as_slice()), &mut content)?;
-                        if there.is_some() {
-                            take(&mut old, &mut pending)?;
-                        }
-                        (key, present)
-                    }
-                    (Some(_), None) => return Ok(false),
-                };
-                if present {
-                    rows.put(&key, &content, info)?;
-                }
-                Ok(true)
-            })
-        })?;
-        parts.push(info);
+        let (table, reach) = (plan.table, plan.reach);
+        let info = PartInfo { table, range: *range, file, bits, entries: 0, bytes: 0, reach, cut: None };
+        let mut rows = PartWriter::create(disk, info, shape(bits))?;
+        match fill(&mut rows, *range, shape(bits), &mut old, changes) {
+            Ok(()) => parts.push(rows.finish(disk)?),
+            Err(error) => {
+                rows.give_up(disk)?;
+                return Err(error);
+            }
+        }
     }
-    if pending.is_some() || changes.peek()?.is_some() {
+    if old.key()?.is_some() || changes.peek()?.is_some() {
         return Err(Error::corrupt(DIR, "entries outside of the keys of their part"));
     }
     Ok(parts)
 }
 
-/// Gathers entries into rows and puts those.
-struct RowWriter<'db, const N: usize> {
-    db: &'db Database,
-    file: u32,
+/// Puts all rows of a range.
+fn fill<const N: usize>(
+    rows: &mut PartWriter<N>,
+    range: KeyRange,
     shape: Shape<N>,
-    bucket: Option<u32>,
-    row: Vec<u8>,
-    full: Vec<(u32, std::ops::Range<usize>)>,
-    bytes: Vec<u8>,
-}
-
-/// Bytes of rows that are put together.
-const BATCH_BYTES: usize = 256 * 1024;
-
-impl<'db, const N: usize> RowWriter<'db, N> {
-    fn new(db: &'db Database, file: u32, shape: Shape<N>) -> Self {
-        Self { db, file, shape, bucket: None, row: Vec::new(), full: Vec::new(), bytes: Vec::new() }
-    }
-
-    fn error(&self, source: impl Into<redb::Error>) -> Error {
-        Error::index(&file_name(self.file), source)
-    }
-
-    fn put(&mut self, key: &[u8; N], content: &[u8], info: &mut PartInfo) -> Result<(), Error> {
-        let bucket = self.shape.bucket(key);
-        debug_assert!(head(key) >= info.range.first());
-        if self.bucket.is_some_and(|before| before != bucket) {
-            self.close();
-        }
-        self.bucket = Some(bucket);
-        self.shape.put(&mut self.row, key, content);
-        info.entries += 1;
-        Ok(())
-    }
-
-    fn close(&mut self) {
-        if let Some(bucket) = self.bucket.take() {
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(&self.row);
-            self.full.push((bucket, start..self.bytes.len()));
-            self.row.clear();
-        }
-    }
-
-    /// Calls `step` until it says that there is no more, and makes all durable.
-    fn fill(
-        &mut self,
-        info: &mut PartInfo,
-        mut step: impl FnMut(&mut Self, &mut PartInfo) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
-        let mut more = true;
-        while more {
-            let mut txn = self.db.begin_write().map_err(|error| self.error(error))?;
-            // The last commit must leave a file that opens at once.
-            txn.set_quick_repair(true);
-            let end = info.bytes + COMMIT_BYTES;
-            let mut table = txn.open_table(ROWS).map_err(|error| self.error(error))?;
-            while more && info.bytes < end {
-                more = step(self, info)?;
-                if !more {
-                    self.close();
+    old: &mut Old<'_, N>,
+    changes: &mut impl Change<N>,
+) -> Result<(), Error> {
+    let mut content = Vec::new();
+    loop {
+        let found = old.key()?.filter(|key| range.has(key));
+        let changed = changes.peek()?.filter(|key| range.has(key));
+        let (key, is_new) = match (found, changed) {
+            (None, None) => return Ok(()),
+            (Some(key), changed) if changed.is_none_or(|changed| key < changed) => {
+                let bucket = shape.bucket(&key);
+                let untouched = changed.is_none_or(|changed| bucket < shape.bucket(&changed));
+                let whole = old.is_whole && old.shape == shape && untouched && !rows.is_at(bucket);
+                if whole {
+                    rows.copy(bucket, old.on_disk(), old.count()?)?;
+                    old.pass_row();
+                } else {
+                    rows.put(&key, old.content())?;
+                    old.pass();
                 }
-                if !more || self.bytes.len() >= BATCH_BYTES {
-                    self.insert(&mut table, info)?;
-                }
+                continue;
             }
-            drop(table);
-            txn.commit().map_err(|error| self.error(error))?;
+            (found, Some(key)) => (key, found != Some(key)),
+            (Some(_), None) => return Ok(()),
+        };
+        content.clear();
+        let present = changes.apply((!is_new).then(|| old.content()), &mut content)?;
+        if !is_new {
+            old.pass();
         }
-        Ok(())
-    }
-
-    fn insert(
-        &mut self,
-        table: &mut RedbTable<'_, u32, &'static [u8]>,
-        info: &mut PartInfo,
-    ) -> Result<(), Error> {
-        for (bucket, range) in &self.full {
-            table.insert(bucket, &self.bytes[range.clone()]).map_err(|error| self.error(error))?;
+        if present {
+            rows.put(&key, &content)?;
         }
-        info.bytes += self.bytes.len() as u64;
-        self.full.clear();
-        self.bytes.clear();
-        Ok(())
     }
 }

@@ -14,8 +14,8 @@ use super::rows::{CoinRow, HistoryRow, Row, TxRow, UnspentRow};
 use super::run::{Heads, Kind, Merge, RunInfo, write_sorted};
 use super::state::BulkState;
 use crate::base::{
-    self, Base, Change, CoinContent, CoinKey, KeyRange, Old, PartInfo, Placed, Plan, Table, TxKey,
-    coin_content, coin_key, cut, rewrite, tx_key,
+    self, Base, Change, CoinContent, CoinKey, KeyRange, PartInfo, Placed, Plan, Table, TxKey, coin_content,
+    coin_key, cut, rewrite, tx_key,
 };
 use crate::delta::CoinValue;
 use crate::disk::{Disk, sync_dir};
@@ -175,7 +175,7 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn run(&self, job: &Job) -> Result<Done, Error> {
         let disk = &**self.load.disk;
-        let old = job.old.as_ref().map_or_else(Old::none, Old::new);
+        let old = job.old.as_ref();
         let mut done = Done { parts: Vec::new(), unspent: Vec::new(), repeated: BTreeSet::new() };
         let heads = self.heads(&job.plan);
         match job.plan.table {

@@ -26,7 +26,6 @@ pub(crate) fn small_options() -> Options {
         segment_bytes: 4000,
         part_bytes: 600,
         txid_prefix: 1,
-        base_cache_bytes: 1 << 20,
         tip_cache_bytes: 1 << 20,
         ..Options::new(NETWORK)
     }

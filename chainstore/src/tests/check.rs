@@ -100,6 +100,24 @@ fn damage_of_any_flat_file_is_named() {
 }
 
 #[test]
+fn damage_of_any_part_of_the_base_is_named() {
+    let names = folder(4, options()).list("base").unwrap();
+    assert!(names.len() >= 3, "{names:?}");
+    for name in names.iter().map(|name| format!("base/{name}")) {
+        let disk = folder(4, options());
+        disk.tamper(&name, |bytes| bytes[50] ^= 1);
+        let report = check(&mut open(&disk, options()), 1 << 30);
+        assert_found(&report, &name, &["the index cannot be read", "checksum of a row does not match"]);
+
+        let disk = folder(4, options());
+        disk.tamper(&name, |bytes| bytes.truncate(bytes.len() - 1));
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let refused = Store::open_on(disk, options()).unwrap_err().to_string();
+        assert!(refused.starts_with(&name) && refused.contains("were written"), "{refused}");
+    }
+}
+
+#[test]
 fn a_header_without_work_is_named() {
     let mut store = open(&folder(5, options()), options());
     let mut checker = Checker {

@@ -7,8 +7,10 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, BlockHash};
 
 use super::chain::{Forge, connect, small_options};
-use crate::base::{BaseMark, KeyRange, PartInfo, PartList, Reach, Table};
+use crate::base::tests::{tx_keys, tx_part};
+use crate::base::{BaseMark, KeyRange, PartInfo, PartList, Reach, Table, tx_key};
 use crate::delta_row;
+use crate::disk::NamedFile;
 use crate::files::BlockRow;
 use crate::group::{Group, GroupCoin};
 use crate::manifest::Manifest;
@@ -89,6 +91,19 @@ fn the_row_of_parts_is_as_drawn() {
     let list = PartList { next_file: 3, parts };
     assert_drawn("parts", &list.encode());
     assert_eq!(PartList::decode(&drawn("parts")).unwrap(), list);
+}
+
+#[test]
+fn the_part_is_as_drawn() {
+    let keys = [tx_key([0x11; 6], 170), tx_key([0xee; 6], 9), tx_key([0xff; 6], 300)];
+    let disk = SimDisk::new();
+    let info = tx_part(&disk, &keys);
+    disk.tamper(&info.name(), |bytes| assert_drawn("part", bytes));
+
+    let disk = SimDisk::new();
+    NamedFile::create(&disk, &info.name()).unwrap();
+    disk.tamper(&info.name(), |bytes| *bytes = drawn("part"));
+    assert_eq!(tx_keys(&disk, info).unwrap(), keys);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::chain::{Answers, Forge, connect, small_options};
 use crate::disk::Disk;
 use crate::group::Group;
 use crate::sim::SimDisk;
-use crate::{Error, Height, Options, Store, delta_row};
+use crate::{Error, FORMAT, Height, Options, Store, delta_row};
 
 fn open(disk: &SimDisk) -> Result<Store, Error> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -56,11 +56,11 @@ fn a_folder_of_another_network_is_refused() {
 fn a_format_of_the_future_is_refused() {
     let disk = filled();
     disk.tamper("MANIFEST", |bytes| {
-        let text = String::from_utf8(bytes.clone()).unwrap().replace("format 3", "format 7");
+        let text = String::from_utf8(bytes.clone()).unwrap().replace(&format!("format {FORMAT}"), "format 7");
         *bytes = text.into_bytes();
     });
     let error = open(&disk).unwrap_err();
-    assert!(matches!(&error, Error::UnknownFormat { found, known: 3 } if found == "7"), "{error}");
+    assert!(matches!(&error, Error::UnknownFormat { found, known: FORMAT } if found == "7"), "{error}");
 }
 
 #[test]
