@@ -12,6 +12,7 @@ use super::*;
 use crate::sim::SimDisk;
 
 type Map<const N: usize> = BTreeMap<[u8; N], Vec<u8>>;
+type Found<const N: usize> = Vec<([u8; N], Vec<u8>)>;
 
 fn info(table: Table, bits: u8, depth: u8, at: usize) -> PartInfo {
     let range = KeyRange::split_all(depth).nth(at).unwrap();
@@ -31,7 +32,7 @@ fn lookup<const N: usize>(
     shape: Shape<N>,
     first: &[u8; N],
     last: &[u8; N],
-) -> Result<Vec<([u8; N], Vec<u8>)>, Error> {
+) -> Result<Found<N>, Error> {
     let mut found = Vec::new();
     part.each(shape, first, last, |key, content| {
         found.push((*key, content.to_vec()));
