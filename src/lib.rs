@@ -7,6 +7,7 @@
 // What every stage is given.
 pub mod config;
 
+pub mod oldest;
 pub mod time;
 
 // SCRIPTS: whether whoever spends may; the rules of blocks ask it for a signet's solution.

@@ -6,9 +6,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::layers::Layers;
-use super::subnet::{Subnet, subnet};
 use super::{ConfigError, values};
-use crate::electrum::{Limits, Prices, Token};
+use crate::electrum::{Limits, Prices, Subnet, Token};
 
 /// Settings of sessions with wallets.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +68,7 @@ pub(super) fn wallets(layers: &Layers) -> Result<Wallets, ConfigError> {
     set(layers, "session-group-by-subnet-ipv6", 0..=128, &mut prices.subnet_v6)?;
     set(layers, "max-subs", 0..=usize::MAX, &mut all.max_subscriptions)?;
     set(layers, "max-subnet-sessions", 0..=usize::MAX, &mut all.max_subnet_sessions)?;
-    let exempt = layers.all("exempt-address").iter().map(|given| given.parse(subnet));
+    let exempt = layers.all("exempt-address").iter().map(|given| given.parse(str::parse::<Subnet>));
     all.exempt = exempt.collect::<Result<_, _>>()?;
     let tokens = layers.all("exempt-token").iter().map(|given| given.parse(token));
     all.tokens = tokens.collect::<Result<_, _>>()?;

@@ -9,7 +9,6 @@ mod limits;
 mod mempool;
 mod services;
 mod settings;
-mod subnet;
 mod values;
 
 use std::ffi::OsString;
@@ -17,13 +16,13 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::{BlockHash, Network, ScriptBuf, Work};
 
+use crate::electrum::Subnet;
 use crate::electrum::transport::Transport;
 use crate::mempool::Policy;
 use crate::validate::Params;
 use layers::{Given, Layers, Subcommand};
 pub use limits::Wallets;
 pub use services::{CertificateFiles, Interface, Place, Reported, Service, Services};
-pub use subnet::Subnet;
 pub use values::{HostPort, LogLevel};
 
 /// All settings, checked.
@@ -279,7 +278,7 @@ fn services(layers: &Layers, network: Network) -> Result<Services, ConfigError> 
             return Err(ConfigError("--ssl-keyfile: needs its certificate: give --ssl-certfile too".into()));
         }
     };
-    let proxies = layers.all("proxy-protocol-from").iter().map(|given| given.parse(subnet::subnet));
+    let proxies = layers.all("proxy-protocol-from").iter().map(|given| given.parse(str::parse::<Subnet>));
     let proxies = proxies.collect::<Result<_, _>>()?;
     let max_sessions = layers
         .one("max-sessions")

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use bitcoin::Network;
 
-use super::subnet::Subnet;
+use crate::electrum::Subnet;
 use crate::electrum::transport::Transport;
 
 /// All that is said about serving.

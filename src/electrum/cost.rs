@@ -9,6 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::subnet::Subnet;
 use crate::time::Instant;
 
 /// The settings.
@@ -52,22 +53,11 @@ impl Prices {
 
     /// The subnet whose sessions pay together; `None` for an address that is by itself.
     pub fn subnet(&self, address: IpAddr) -> Option<Subnet> {
-        let masked = |bits: u128, width: u32, kept: u8| {
-            let dropped = width.saturating_sub(u32::from(kept));
-            bits.checked_shr(dropped).unwrap_or(0).checked_shl(dropped).unwrap_or(0)
+        let is_private = match address.to_canonical() {
+            IpAddr::V4(address) => is_private_v4(address),
+            IpAddr::V6(address) => is_private_v6(address),
         };
-        match address.to_canonical() {
-            IpAddr::V4(address) if is_private_v4(address) => None,
-            IpAddr::V6(address) if is_private_v6(address) => None,
-            IpAddr::V4(address) => {
-                let bits = masked(u32::from(address).into(), 32, self.subnet_v4);
-                Some(Subnet { first: Ipv4Addr::from(bits as u32).into(), prefix: self.subnet_v4.min(32) })
-            }
-            IpAddr::V6(address) => {
-                let bits = masked(address.into(), 128, self.subnet_v6);
-                Some(Subnet { first: Ipv6Addr::from(bits).into(), prefix: self.subnet_v6.min(128) })
-            }
-        }
+        (!is_private).then(|| Subnet::of(address, self.subnet_v4, self.subnet_v6))
     }
 
     fn standing(&self, cost: f64) -> Standing {
@@ -94,19 +84,6 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
         || address.is_unspecified()
         || address.is_unique_local()
         || address.is_unicast_link_local()
-}
-
-/// Neighbouring addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Subnet {
-    first: IpAddr,
-    prefix: u8,
-}
-
-impl std::fmt::Display for Subnet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.first, self.prefix)
-    }
 }
 
 /// How a session stands with us.

@@ -28,6 +28,7 @@ mod methods;
 mod params;
 mod server;
 mod session;
+mod subnet;
 mod subscriptions;
 pub mod transport;
 mod version;
@@ -35,11 +36,12 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-pub use cost::{Group, Prices, Standing, Subnet};
+pub use cost::{Group, Prices, Standing};
 pub use error::RpcError;
 pub use limits::Limits;
 pub use methods::{Cost, Extra, Method, Param, Serves, document, methods};
 pub use server::{Commons, Server, Token};
 pub use session::{Counts, Output, Session, SubmissionId};
+pub use subnet::Subnet;
 pub use subscriptions::{Interest, InterestChange};
 pub use version::ProtocolVersion;

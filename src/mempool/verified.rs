@@ -3,11 +3,10 @@
 //! A wtxid commits to the witness and, by the outpoints, to the coins: so what was found for it stays true, whatever
 //! happens to the chain. Bounded; what is forgotten is run again.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use bitcoin::Wtxid;
 
 use super::reject::Reject;
+use crate::oldest::Oldest;
 
 /// Transactions that are remembered: those of a full mempool, in some 10 MB.
 const MAX_GOOD: usize = 100_000;
@@ -15,51 +14,30 @@ const MAX_GOOD: usize = 100_000;
 const MAX_BAD: usize = 1_000;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ScriptResults {
-    good: Oldest<()>,
-    bad: Oldest<Reject>,
+    good: Oldest<Wtxid>,
+    bad: Oldest<Wtxid, Reject>,
+}
+
+impl Default for ScriptResults {
+    fn default() -> Self {
+        Self { good: Oldest::with_limit(MAX_GOOD), bad: Oldest::with_limit(MAX_BAD) }
+    }
 }
 
 impl ScriptResults {
     pub(super) fn insert(&mut self, wtxid: Wtxid, result: Result<(), Reject>) {
         match result {
-            Ok(()) => self.good.insert(wtxid, (), MAX_GOOD),
-            Err(reject) => self.bad.insert(wtxid, reject, MAX_BAD),
+            Ok(()) => self.good.insert(wtxid, ()),
+            Err(reject) => self.bad.insert(wtxid, reject),
         }
     }
 
     /// `None` where they were not run.
     pub(super) fn get(&self, wtxid: &Wtxid) -> Option<Result<(), &Reject>> {
-        let bad = self.bad.known.get(wtxid).map(Err);
-        bad.or_else(|| self.good.known.get(wtxid).map(|()| Ok(())))
-    }
-}
-
-/// A map that forgets what it was told first.
-#[derive(Debug)]
-struct Oldest<T> {
-    known: BTreeMap<Wtxid, T>,
-    order: VecDeque<Wtxid>,
-}
-
-impl<T> Default for Oldest<T> {
-    fn default() -> Self {
-        Self { known: BTreeMap::new(), order: VecDeque::new() }
-    }
-}
-
-impl<T> Oldest<T> {
-    fn insert(&mut self, wtxid: Wtxid, value: T, limit: usize) {
-        if self.known.insert(wtxid, value).is_some() {
-            return;
-        }
-        self.order.push_back(wtxid);
-        if self.order.len() > limit
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
+        let bad = self.bad.get(wtxid).map(Err);
+        bad.or_else(|| self.good.get(wtxid).map(|()| Ok(())))
     }
 }
 
@@ -86,16 +64,5 @@ mod tests {
         assert_eq!(results.get(&wtxid(0)), None);
         assert_eq!(results.get(&wtxid(1)), Some(Err(&bad)));
         assert_eq!(results.get(&wtxid(MAX_BAD + 1)), Some(Ok(())));
-        assert_eq!(results.bad.known.len(), MAX_BAD);
-    }
-
-    #[test]
-    fn who_is_told_twice_is_kept_once() {
-        let mut oldest = Oldest::default();
-        for number in [1, 2, 1, 1, 3] {
-            oldest.insert(wtxid(number), number, 2);
-        }
-        assert_eq!(oldest.order.len(), 2);
-        assert!(!oldest.known.contains_key(&wtxid(1)) && oldest.known.contains_key(&wtxid(2)));
     }
 }

@@ -5,23 +5,17 @@
 //! Source: Bitcoin Core `ValidationCache` (`m_script_execution_cache`), which forgets at random where this forgets
 //! the oldest.
 
-use std::collections::{HashSet, VecDeque};
-
 use bitcoin::Wtxid;
 
 use super::flags::Flags;
+use crate::oldest::Oldest;
 
 /// Transactions that are remembered: about what a mempool holds, in some 12 MB.
 const MAX_VERIFIED: usize = 100_000;
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub struct VerifiedScripts {
-    known: HashSet<(Wtxid, Flags)>,
-    /// Oldest first.
-    order: VecDeque<(Wtxid, Flags)>,
-    limit: usize,
-}
+pub struct VerifiedScripts(Oldest<(Wtxid, Flags)>);
 
 impl Default for VerifiedScripts {
     fn default() -> Self {
@@ -32,25 +26,17 @@ impl Default for VerifiedScripts {
 impl VerifiedScripts {
     /// One that remembers at most so many.
     pub fn with_limit(limit: usize) -> Self {
-        Self { known: HashSet::new(), order: VecDeque::new(), limit }
+        Self(Oldest::with_limit(limit))
     }
 
     /// All scripts of this transaction are good by these rules.
     pub fn insert(&mut self, wtxid: Wtxid, flags: Flags) {
-        if self.limit == 0 || !self.known.insert((wtxid, flags)) {
-            return;
-        }
-        self.order.push_back((wtxid, flags));
-        if self.order.len() > self.limit
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
+        self.0.insert((wtxid, flags), ());
     }
 
     /// Whether that is known.
     pub fn contains(&self, wtxid: Wtxid, flags: Flags) -> bool {
-        self.known.contains(&(wtxid, flags))
+        self.0.contains(&(wtxid, flags))
     }
 }
 
@@ -71,6 +57,5 @@ mod tests {
         let known: Vec<u8> = (0..5).filter(|n| verified.contains(wtxid(*n), Flags::ALL)).collect();
         assert_eq!(known, [2, 3, 4]);
         assert!(!verified.contains(wtxid(4), Flags::P2SH));
-        assert_eq!((verified.known.len(), verified.order.len()), (3, 3));
     }
 }

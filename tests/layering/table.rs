@@ -66,7 +66,8 @@ const EVERYTHING: &[&str] = &[
 /// did not change are vocabulary.
 pub const LAYERS: &[Layer] = &[
     pure("time", &[], Store::Nothing, &[]),
-    pure("scripts", &[], Store::Nothing, &["bitcoinkernel", "thiserror"]),
+    pure("oldest", &[], Store::Nothing, &[]),
+    pure("scripts", &["oldest"], Store::Nothing, &["bitcoinkernel", "thiserror"]),
     pure("validate", &["time", "scripts"], Store::Types, &["bytes", "thiserror"]),
     pure("solver", &[], Store::Nothing, &[]),
     pure(
@@ -85,7 +86,7 @@ pub const LAYERS: &[Layer] = &[
     ),
     pure(
         "mempool",
-        &["time", "scripts", "validate", "solver"],
+        &["time", "oldest", "scripts", "validate", "solver"],
         Store::Types,
         &["bytes", "thiserror", "fastrand", "hashbrown", "imbl"],
     ),
@@ -106,6 +107,7 @@ pub const LAYERS: &[Layer] = &[
         "node",
         &[
             "time",
+            "oldest",
             "scripts",
             "validate",
             "peer",

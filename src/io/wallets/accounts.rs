@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use super::sessions::SessionId;
-use crate::config::Subnet as Addresses;
 use crate::electrum::{Group, Prices, Standing, Subnet};
 use crate::time::Instant;
 
@@ -21,7 +20,7 @@ const SWEEP_AT: usize = 64;
 pub struct Accounts {
     prices: Prices,
     /// Addresses of the operator's own wallets.
-    exempt: Vec<Addresses>,
+    exempt: Vec<Subnet>,
     /// Sessions that one subnet may have; 0 is any number.
     max_per_subnet: usize,
     groups: Mutex<Groups>,
@@ -44,7 +43,7 @@ pub struct Account {
 }
 
 impl Accounts {
-    pub fn new(prices: Prices, exempt: Vec<Addresses>, max_per_subnet: usize) -> Arc<Self> {
+    pub fn new(prices: Prices, exempt: Vec<Subnet>, max_per_subnet: usize) -> Arc<Self> {
         Arc::new(Self { prices, exempt, max_per_subnet, groups: Mutex::default() })
     }
 

@@ -29,9 +29,9 @@ use tracing::warn;
 
 use super::clock::Clock;
 use super::open_files;
-use crate::config::{Place, Services, Subnet, Wallets};
-use crate::electrum::Server;
+use crate::config::{Place, Services, Wallets};
 use crate::electrum::transport::Transport;
+use crate::electrum::{Server, Subnet};
 pub use accounts::Accounts;
 pub use hub::Hub;
 use listener::Listener;

@@ -4,13 +4,13 @@
 //! answer that was given meanwhile does not count.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, Txid};
 use chainstore::{Error, Height, Snapshot};
 
 use crate::mempool::{ChainCoin, ChainState};
+use crate::oldest::Oldest;
 
 /// Bytes of coins that are remembered: those of what is being judged at once, but for the largest.
 const REMEMBERED_BYTES: usize = 4_000_000;
@@ -21,35 +21,10 @@ const COIN_BYTES: usize = 200;
 #[derive(Debug)]
 pub(super) struct Reader {
     snapshot: Arc<Snapshot>,
-    last: RefCell<LastCoins>,
+    /// The coins that were read last. A transaction is looked at again once its scripts were run, and reading a coin
+    /// costs more than all else.
+    last: RefCell<Oldest<OutPoint, ChainCoin>>,
     failure: RefCell<Option<Error>>,
-}
-
-/// The coins that were read last. A transaction is looked at again once its scripts were run, and reading a coin costs
-/// more than all else.
-#[derive(Debug, Default)]
-struct LastCoins {
-    known: HashMap<OutPoint, ChainCoin>,
-    /// The oldest first.
-    order: VecDeque<OutPoint>,
-    bytes: usize,
-}
-
-impl LastCoins {
-    fn insert(&mut self, outpoint: OutPoint, coin: ChainCoin) {
-        let bytes = bytes_of(&coin);
-        if bytes > REMEMBERED_BYTES || self.known.contains_key(&outpoint) {
-            return;
-        }
-        while self.bytes + bytes > REMEMBERED_BYTES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.bytes -= self.known.remove(&oldest).map_or(0, |coin| bytes_of(&coin));
-        }
-        self.bytes += bytes;
-        self.order.push_back(outpoint);
-        self.known.insert(outpoint, coin);
-    }
 }
 
 fn bytes_of(coin: &ChainCoin) -> usize {
@@ -58,7 +33,8 @@ fn bytes_of(coin: &ChainCoin) -> usize {
 
 impl Reader {
     pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { snapshot, last: RefCell::default(), failure: RefCell::default() }
+        let last = RefCell::new(Oldest::with_limit(REMEMBERED_BYTES));
+        Self { snapshot, last, failure: RefCell::default() }
     }
 
     /// What went wrong since this was last asked.
@@ -74,14 +50,14 @@ impl Reader {
     }
 
     fn read_coin(&self, outpoint: &OutPoint) -> Result<Option<ChainCoin>, Error> {
-        if let Some(coin) = self.last.borrow().known.get(outpoint) {
+        if let Some(coin) = self.last.borrow().get(outpoint) {
             return Ok(Some(coin.clone()));
         }
         let Some(coin) = self.snapshot.coin(outpoint)? else { return Ok(None) };
         // The index keeps no script: it is read from the block that made it.
         let output = self.snapshot.output_of_coin(&coin, outpoint.vout)?;
         let coin = ChainCoin { output, height: coin.height, is_coinbase: coin.is_coinbase };
-        self.last.borrow_mut().insert(*outpoint, coin.clone());
+        self.last.borrow_mut().insert_weighing(*outpoint, coin.clone(), bytes_of(&coin));
         Ok(Some(coin))
     }
 }
@@ -101,34 +77,5 @@ impl ChainState for Reader {
 
     fn height(&self) -> Height {
         self.snapshot.tip().map_or(Height::GENESIS, |tip| tip.height)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bitcoin::hashes::Hash;
-    use bitcoin::{Amount, ScriptBuf, TxOut};
-
-    use super::*;
-
-    #[test]
-    fn the_oldest_coins_are_forgotten() {
-        let outpoint = |vout| OutPoint::new(Txid::all_zeros(), vout);
-        let coin = |script: usize| ChainCoin {
-            output: TxOut { value: Amount::ONE_SAT, script_pubkey: ScriptBuf::from_bytes(vec![0; script]) },
-            height: Height(1),
-            is_coinbase: false,
-        };
-        let mut last = LastCoins::default();
-        let half = REMEMBERED_BYTES / 2 - COIN_BYTES;
-        for vout in [0, 0, 1, 2] {
-            last.insert(outpoint(vout), coin(half));
-        }
-        assert_eq!(last.order, [outpoint(1), outpoint(2)]);
-        assert_eq!((last.known.len(), last.bytes), (2, REMEMBERED_BYTES));
-        last.insert(outpoint(3), coin(REMEMBERED_BYTES));
-        assert!(!last.known.contains_key(&outpoint(3)), "too large to be kept");
-        last.insert(outpoint(4), coin(1));
-        assert_eq!(last.order, [outpoint(2), outpoint(4)]);
     }
 }
