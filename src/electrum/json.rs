@@ -63,9 +63,13 @@ impl Json {
 
     /// A hash as people see it, which is backwards: txids, block hashes.
     pub(super) fn hash(hash: impl AsRef<[u8; 32]>) -> Self {
-        let mut reversed = *hash.as_ref();
-        reversed.reverse();
-        Self::hex(&reversed)
+        Self::backwards(*hash.as_ref())
+    }
+
+    /// Hex of bytes whose last is shown first.
+    pub(super) fn backwards(mut bytes: [u8; 32]) -> Self {
+        bytes.reverse();
+        Self::hex(&bytes)
     }
 
     pub(super) fn list(items: impl IntoIterator<Item = Self>) -> Self {
@@ -109,7 +113,9 @@ impl Json {
     }
 
     pub(super) fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
-        let mut out = String::from("{");
+        // Most have a hash or two and some numbers.
+        let mut out = String::with_capacity(256);
+        out.push('{');
         for (index, (key, value)) in fields.into_iter().enumerate() {
             out.reserve(key.len() + value.0.len() + 5);
             if index > 0 {
@@ -125,10 +131,6 @@ impl Json {
 
     pub(super) fn as_str(&self) -> &str {
         &self.0
-    }
-
-    pub(super) fn into_string(self) -> String {
-        self.0
     }
 }
 

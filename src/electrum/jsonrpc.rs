@@ -115,9 +115,21 @@ impl Envelope<'_> {
 }
 
 /// A message that the wallet did not ask for and that it does not answer.
-pub(super) fn notification(method: &str, params: Json) -> String {
-    Json::object([("jsonrpc", Json::text("2.0")), ("method", Json::text(method)), ("params", params)])
-        .into_string()
+pub(super) fn notification(method: &str, params: &[Json]) -> String {
+    let params_bytes: usize = params.iter().map(|param| param.as_str().len() + 1).sum();
+    // With its newline, and nothing is moved on the way: a block is told to all sessions.
+    let mut out = String::with_capacity(method.len() + params_bytes + 50);
+    out.push_str(r#"{"jsonrpc":"2.0","method":"#);
+    write_text(&mut out, method);
+    out.push_str(r#","params":["#);
+    for (index, param) in params.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(param.as_str());
+    }
+    out.push_str("]}");
+    out
 }
 
 /// Finds the requests in a line; in a batch, up to `max_batch` of them.

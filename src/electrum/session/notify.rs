@@ -101,7 +101,7 @@ impl Session {
                 return Ok(());
             };
             if self.subscriptions.tell_script(&script, status) {
-                self.tell(method, [Json::text(&format!("{script:?}")), status_value(status)]);
+                self.tell(method, [Json::backwards(script.0), status_value(status)]);
             }
             if let Some(address) = self.subscriptions.tell_address(&script, status).map(Json::text) {
                 self.tell("blockchain.address.subscribe", [address, status_value(status)]);
@@ -122,8 +122,8 @@ impl Session {
         Ok(())
     }
 
-    fn tell(&mut self, method: &str, params: impl IntoIterator<Item = Json>) {
-        self.send(jsonrpc::notification(method, Json::list(params)));
+    fn tell<const PARAMS: usize>(&mut self, method: &str, params: [Json; PARAMS]) {
+        self.send(jsonrpc::notification(method, &params));
     }
 
     /// Decides when the next noise is due, where the wallet's version knows of it.
