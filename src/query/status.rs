@@ -88,10 +88,7 @@ impl View {
         if let Some(before) = before {
             // Equal coinbases (BIP30) take an entry away without a reorg: then the count differs.
             let below = numbers.partition_point(|number| *number < before.end);
-            let header = self.snapshot.header(chainstore::Height(before.height))?;
-            let stands = before.height <= tip.height.0
-                && header.is_some_and(|header| header.block_hash() == before.tip);
-            if stands && below == before.entries {
+            if below == before.entries && self.has_block(before.height, before.tip)? {
                 (hashed, known.engine) = (below, before.engine);
             }
         }
@@ -100,6 +97,23 @@ impl View {
             push_entry(&mut text, &mut known.engine, &entry.txid, i64::from(entry.height.0));
         }
         Ok(Ok(known))
+    }
+}
+
+impl View {
+    /// Whether a block is part of the connected chain. Mostly it is the one below the tip, which needs no hashing.
+    fn has_block(&self, height: u32, hash: BlockHash) -> Result<bool, Error> {
+        if let (Some(connected), Some(tip)) = (self.snapshot.tip(), self.tip())
+            && tip.hash == connected.hash
+            && height.checked_add(1) == Some(tip.height.0)
+        {
+            return Ok(tip.header.prev_blockhash == hash);
+        }
+        if self.snapshot.tip().is_none_or(|tip| height > tip.height.0) {
+            return Ok(false);
+        }
+        let header = self.snapshot.header(chainstore::Height(height))?;
+        Ok(header.is_some_and(|header| header.block_hash() == hash))
     }
 }
 
