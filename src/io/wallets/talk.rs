@@ -33,8 +33,11 @@ use crate::time::Now;
 const PAUSE_AT_BYTES: usize = 1024 * 1024;
 /// How long a wallet may take no byte of what waits for it.
 const SLOW_READER: Duration = Duration::from_secs(60);
-/// How long a session may answer requests before others have their turn on its thread.
-const TURN: Duration = Duration::from_millis(1);
+/// What the requests that a session answers may cost before others have their turn on its thread: some ten of the usual
+/// ones, or one that is dear. By the clock alone, whoever the system interrupts would lose his turn.
+const TURN_COST: f64 = 10.0;
+/// How long it may take in any case: blocks may lie on a slow disk.
+const TURN: Duration = Duration::from_millis(10);
 /// An empty buffer that grew past this is given back.
 const KEEP_BYTES: usize = 16 * 1024;
 
@@ -72,8 +75,9 @@ pub struct Talk<'a> {
     outgoing: BytesMut,
     /// When the wire last took some, or had nothing to take.
     moved_at: Instant,
-    /// When others last had their turn on this thread.
+    /// When others last had their turn on this thread, and what was answered since has cost.
     yielded_at: Instant,
+    turn_cost: f64,
     /// Requests of which the register of sessions knows.
     told_requests: u64,
 }
@@ -111,6 +115,7 @@ impl<'a> Talk<'a> {
             outgoing: BytesMut::new(),
             moved_at: Instant::now(),
             yielded_at: Instant::now(),
+            turn_cost: 0.0,
             told_requests: 0,
         }
     }
@@ -151,26 +156,22 @@ impl<'a> Talk<'a> {
                 return Ok("done");
             }
             let now = Instant::now();
+            if unanswered && (self.turn_cost > TURN_COST || now - self.yielded_at > TURN) {
+                self.write_at_once(wire)?;
+                yield_now().await;
+                self.begin_turn();
+                continue;
+            }
             let is_its_turn = self.turn.is_none_or(|turn| turn <= now);
             // A burst of requests is answered one by one, so that no more waits than the last answer over the limit.
             if unanswered && has_room && is_its_turn {
                 unanswered = self.take_line();
-                if now - self.yielded_at > TURN {
-                    yield_now().await;
-                    self.yielded_at = Instant::now();
-                }
                 continue;
             }
             self.tell();
-            // Mostly all of it is taken at once.
-            if !self.outgoing.is_empty()
-                && let Some(written) = poll_fn(|cx| wire.poll_write(cx, &mut self.outgoing)).now_or_never()
-            {
-                self.moved_out(written?);
-                if !has_room {
-                    // There may be now, so it is read from again: nothing else would wake this.
-                    continue;
-                }
+            if self.write_at_once(wire)? && !has_room {
+                // There may be room now, so it is read from again: nothing else would wake this.
+                continue;
             }
             let waits = !self.outgoing.is_empty() || wire.holds_some();
             if !waits {
@@ -208,8 +209,26 @@ impl<'a> Talk<'a> {
                     }
                 }
             }
-            self.yielded_at = Instant::now();
+            self.begin_turn();
         }
+    }
+
+    /// Writes what the wire takes without waiting, which mostly is all of it; whether it took some.
+    fn write_at_once(&mut self, wire: &mut impl Wire) -> io::Result<bool> {
+        if self.outgoing.is_empty() {
+            return Ok(false);
+        }
+        let Some(written) = poll_fn(|cx| wire.poll_write(cx, &mut self.outgoing)).now_or_never() else {
+            return Ok(false);
+        };
+        self.moved_out(written?);
+        Ok(true)
+    }
+
+    /// From now on nobody waits for this session.
+    fn begin_turn(&mut self) {
+        self.yielded_at = Instant::now();
+        self.turn_cost = 0.0;
     }
 
     /// When something is due although nothing happens.
@@ -300,6 +319,7 @@ impl<'a> Talk<'a> {
             self.account.exempt();
         }
         let cost = self.session.take_cost() + bandwidth;
+        self.turn_cost += cost;
         let standing = self.account.charge(now.instant, cost, self.session.subscriptions());
         if standing.is_excessive {
             self.session.handle_excess();
@@ -335,6 +355,7 @@ impl<'a> Talk<'a> {
         }
         if sent > 0 {
             let (now, cost) = (self.clock.now(), self.account.of_bytes(sent));
+            self.turn_cost += cost;
             self.account.charge(now.instant, cost, self.session.subscriptions());
         }
         if let Some(padder) = &mut self.padder {
