@@ -225,9 +225,10 @@ async fn serve_chain(
         server.banner.push_str("\nThis server does not verify scripts.");
     }
     server.hosts = config.services.reported_hosts();
-    let hub = Arc::new(wallets::Hub::new(Arc::new(view)));
+    let turns = wallets::Turns::start(&stop).context("cannot start threads")?;
+    let hub = Arc::new(wallets::Hub::with_turns(Arc::new(view), turns.clone()));
     let (submission_sender, submissions) = mpsc::channel(SUBMISSIONS);
-    let shared = doors.serve(clock, server, hub.clone(), submission_sender, stop.clone());
+    let shared = doors.serve(clock, server, (hub.clone(), turns), submission_sender, stop.clone());
     let relayed = Arc::default();
     office.serve(config.network, &shared, &relayed);
     drop(shared);

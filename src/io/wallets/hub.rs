@@ -3,7 +3,7 @@
 //! The node publishes; each session has a mailbox. What a session is interested in is known here, so a change costs
 //! what it touches and not what is subscribed to: only sessions with a new tip or a touched script are woken. A
 //! session that is slow finds all that happened meanwhile as one piece of news, which never grows past its own
-//! subscriptions.
+//! subscriptions. What is published is put into mailboxes by the threads that serve their sessions, each those of its own.
 //!
 //! Locks are held for moments and never across an `await`.
 
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::lock;
 use super::sessions::SessionId;
+use super::turns::{Turns, place_of};
 use crate::electrum::{Interest, InterestChange};
 use crate::node::Publication;
 use crate::query::{Touched, View};
@@ -30,9 +31,12 @@ pub struct Hub {
     /// The number alone, for those who only ask whether there is a newer view.
     number: AtomicU64,
     shards: Vec<Mutex<HashMap<Interest, Vec<SessionId>>>>,
-    mailboxes: RwLock<HashMap<SessionId, Arc<Mailbox>>>,
+    /// Of the sessions of each thread.
+    mailboxes: Vec<RwLock<HashMap<SessionId, Arc<Mailbox>>>>,
     /// Interests of all sessions.
     interests: AtomicUsize,
+    /// `None` where whoever publishes delivers too.
+    turns: Option<Turns>,
 }
 
 /// What waits for one session.
@@ -52,13 +56,26 @@ pub struct News {
 }
 
 impl Hub {
+    /// Whoever publishes delivers.
+    #[cfg(test)]
     pub fn new(view: Arc<View>) -> Self {
+        Self::of(view, None)
+    }
+
+    /// The threads that serve the sessions deliver.
+    pub fn with_turns(view: Arc<View>, turns: Turns) -> Self {
+        Self::of(view, Some(turns))
+    }
+
+    fn of(view: Arc<View>, turns: Option<Turns>) -> Self {
+        let places = turns.as_ref().map_or(1, Turns::count);
         Self {
             current: RwLock::new((0, view)),
             number: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            mailboxes: RwLock::default(),
+            mailboxes: (0..places).map(|_| RwLock::default()).collect(),
             interests: AtomicUsize::new(0),
+            turns,
         }
     }
 
@@ -75,16 +92,16 @@ impl Hub {
     /// A session begins: its mailbox, and the view that it begins with. Whatever is published later comes by mail.
     pub fn join(&self, session: SessionId) -> (Arc<Mailbox>, News) {
         let mailbox = Arc::new(Mailbox::default());
-        let mut mailboxes = self.mailboxes.write().unwrap_or_else(PoisonError::into_inner);
-        mailboxes.insert(session, mailbox.clone());
-        drop(mailboxes);
+        let mailboxes = &self.mailboxes[place_of(session, self.mailboxes.len())];
+        mailboxes.write().unwrap_or_else(PoisonError::into_inner).insert(session, mailbox.clone());
         let (number, view) = self.current();
         (mailbox, News { number, view, touched: Touched::default() })
     }
 
     /// A session ends, with all that it was still interested in.
     pub fn leave(&self, session: SessionId, interests: impl Iterator<Item = Interest>) {
-        self.mailboxes.write().unwrap_or_else(PoisonError::into_inner).remove(&session);
+        let mailboxes = &self.mailboxes[place_of(session, self.mailboxes.len())];
+        mailboxes.write().unwrap_or_else(PoisonError::into_inner).remove(&session);
         interests.for_each(|interest| self.ends(session, &interest));
     }
 
@@ -126,18 +143,32 @@ impl Hub {
     }
 
     /// The chain moved.
-    pub fn publish(&self, Publication { view, touched }: Publication) {
-        let (number, is_new_tip) = {
+    pub fn publish(self: &Arc<Self>, Publication { view, touched }: Publication) {
+        let is_new_tip = {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             let tip = |view: &View| view.tip().map(|tip| tip.hash);
             let is_new_tip = tip(&current.1) != tip(&view);
             let number = current.0 + 1;
-            *current = (number, view.clone());
+            *current = (number, view);
             self.number.store(number, Ordering::SeqCst);
-            (number, is_new_tip)
+            is_new_tip
         };
-        let concerned = self.concerned(&touched);
-        let mailboxes = self.mailboxes.read().unwrap_or_else(PoisonError::into_inner);
+        for (place, concerned) in self.concerned(&touched).into_iter().enumerate() {
+            match &self.turns {
+                None => self.deliver(place, concerned, is_new_tip),
+                Some(turns) => {
+                    let hub = Arc::clone(self);
+                    turns.run(place, async move { hub.deliver(place, concerned, is_new_tip) });
+                }
+            }
+        }
+    }
+
+    /// Tells the sessions of a thread what was published, with the view of now: that may be a newer one, and what it
+    /// changed comes with its own delivery. So nobody is given an older view than he had.
+    fn deliver(&self, place: usize, concerned: Concerned, is_new_tip: bool) {
+        let (number, view) = self.current();
+        let mailboxes = self.mailboxes[place].read().unwrap_or_else(PoisonError::into_inner);
         let send = |mailbox: &Mailbox, touched: Touched, wakes: bool| {
             mailbox.put(News { number, view: view.clone(), touched });
             if wakes {
@@ -159,22 +190,27 @@ impl Hub {
         }
     }
 
-    /// What concerns each session; `None` where everything may.
-    fn concerned(&self, touched: &Touched) -> Option<HashMap<SessionId, Touched>> {
-        let Touched::Only { scripts, transactions } = touched else { return None };
+    /// What concerns each session, of each thread's.
+    fn concerned(&self, touched: &Touched) -> Vec<Concerned> {
+        let places = self.mailboxes.len();
+        let Touched::Only { scripts, transactions } = touched else { return vec![None; places] };
         let interests = scripts
             .iter()
             .map(|key| Interest::Script(*key))
             .chain(transactions.iter().map(|txid| Interest::Transaction(*txid)));
-        let mut concerned: HashMap<SessionId, Touched> = HashMap::new();
+        let mut concerned = vec![HashMap::new(); places];
         for interest in interests {
             for session in self.shard(&interest).get(&interest).into_iter().flatten() {
-                add(concerned.entry(*session).or_default(), &interest);
+                let of_thread: &mut HashMap<SessionId, Touched> = &mut concerned[place_of(*session, places)];
+                add(of_thread.entry(*session).or_default(), &interest);
             }
         }
-        Some(concerned)
+        concerned.into_iter().map(Some).collect()
     }
 }
+
+/// What concerns each session of a thread; `None` where everything may.
+type Concerned = Option<HashMap<SessionId, Touched>>;
 
 fn of(interest: &Interest) -> Touched {
     let mut touched = Touched::default();
@@ -221,6 +257,7 @@ mod tests {
     use bitcoin::Txid;
     use bitcoin::hashes::Hash as _;
     use chainstore::ScriptKey;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::query::testing::Chain;
@@ -247,7 +284,7 @@ mod tests {
     #[test]
     fn each_session_hears_of_what_concerns_it() {
         let (view, _) = Chain::mainnet(1).commit();
-        let hub = Hub::new(view.clone());
+        let hub = Arc::new(Hub::new(view.clone()));
         let (first, news) = hub.join(SessionId(1));
         assert_eq!((news.number, news.touched), (0, Touched::default()));
         let (second, _) = hub.join(SessionId(2));
@@ -279,7 +316,7 @@ mod tests {
     #[test]
     fn an_interest_that_came_too_late_is_made_up_for() {
         let (view, _) = Chain::mainnet(1).commit();
-        let hub = Hub::new(view.clone());
+        let hub = Arc::new(Hub::new(view.clone()));
         let (mailbox, news) = hub.join(SessionId(1));
         // The session answers from view 0 while view 1 is published, and is heard of only then.
         hub.publish(Publication { view, touched: Arc::new(touched(&[script(1)])) });
@@ -291,7 +328,7 @@ mod tests {
     #[test]
     fn an_interest_counts() {
         let (view, _) = Chain::mainnet(1).commit();
-        let hub = Hub::new(view.clone());
+        let hub = Arc::new(Hub::new(view.clone()));
         let (mailbox, _) = hub.join(SessionId(1));
         hub.change(SessionId(1), &mailbox, 0, begins(script(1)));
         hub.change(SessionId(1), &mailbox, 0, begins(script(1)));
@@ -303,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn only_those_whom_it_concerns_are_woken() {
         let mut chain = Chain::mainnet(1);
-        let hub = Hub::new(chain.commit().0);
+        let hub = Arc::new(Hub::new(chain.commit().0));
         let (first, _) = hub.join(SessionId(1));
         let (second, _) = hub.join(SessionId(2));
         hub.change(SessionId(1), &first, 0, begins(script(1)));
@@ -317,5 +354,32 @@ mod tests {
         let (view, _) = chain.commit();
         hub.publish(Publication { view, touched: Arc::new(touched(&[])) });
         assert!(wakes(&first).await && wakes(&second).await);
+    }
+
+    #[tokio::test]
+    async fn the_threads_of_sessions_deliver_what_is_newest() {
+        let (view, _) = Chain::mainnet(1).commit();
+        let stop = CancellationToken::new();
+        let hub = Arc::new(Hub::with_turns(view.clone(), Turns::start(&stop).unwrap()));
+        let joined: Vec<_> =
+            (1..=8).map(|session| (SessionId(session), hub.join(SessionId(session)).0)).collect();
+        for (session, mailbox) in &joined {
+            hub.change(*session, mailbox, 0, begins(script(session.0 as u8)));
+        }
+        for byte in 1..=8 {
+            hub.publish(Publication { view: view.clone(), touched: Arc::new(touched(&[script(byte)])) });
+        }
+        for (session, mailbox) in joined {
+            let (mut number, mut heard) = (0, Touched::default());
+            while heard != touched(&[script(session.0 as u8)]) || number < 8 {
+                if let Some(news) = mailbox.take() {
+                    assert!(news.number >= number, "{} after {number}", news.number);
+                    number = news.number;
+                    heard.merge(&news.touched);
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        stop.cancel();
     }
 }

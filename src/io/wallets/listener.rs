@@ -1,4 +1,4 @@
-//! Listening sockets: accepts wallets while there is room for them, and gives each a task of its own.
+//! Listening sockets: accepts wallets while there is room for them, and gives each to a thread that serves it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -114,8 +114,11 @@ impl Listener {
 
     fn accepted(&self, shared: &Shared, stream: TcpStream, address: SocketAddr) {
         let origin = Origin { address: Some(address), transport: self.transport };
-        if let Some(seat) = shared.sessions.admit(origin) {
-            tokio::spawn(welcome::attend(shared.clone(), seat, stream));
+        let Some(seat) = shared.sessions.admit(origin) else { return };
+        // Whoever serves it is told by the system when there is something to read, and not who accepts.
+        match stream.into_std() {
+            Ok(stream) => shared.turns.serve(seat.id(), welcome::attend(shared.clone(), seat, stream)),
+            Err(error) => warn!(wallet = %seat.origin(), %error, "cannot hand a wallet over"),
         }
     }
 

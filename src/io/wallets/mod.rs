@@ -1,6 +1,7 @@
 //! Wallets' connections: from the listening socket to `electrum::Session` and back.
 //!
-//! In the order of a connection's life: `listener` accepts it, `sessions` has a place for it, `welcome` does the
+//! In the order of a connection's life: `listener` accepts it, `sessions` has a place for it, one of the threads of `turns`
+//! serves it from then on, `welcome` does the
 //! handshakes (with `tls` and its `certificate`, or as a `websocket`), `wire` makes lines of whatever carries them,
 //! and `talk` moves those between the wire and its session. `hub` gives sessions the chain as it changes, `shelf` has
 //! what they share beside it, `accounts` what they cost.
@@ -13,6 +14,7 @@ mod sessions;
 mod shelf;
 mod talk;
 mod tls;
+mod turns;
 mod websocket;
 mod welcome;
 mod wire;
@@ -40,6 +42,7 @@ pub use sessions::{SessionId, Sessions};
 use shelf::Shelf;
 pub use talk::{SubmissionReply, SubmissionRequest};
 use tls::Tls;
+pub use turns::Turns;
 
 /// Takes a lock though another panicked while holding it: none of these tables and sums is ever left half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -55,6 +58,7 @@ pub struct Shared {
     pub submissions: mpsc::Sender<SubmissionRequest>,
     pub stop: CancellationToken,
     pub sessions: Arc<Sessions>,
+    turns: Turns,
     tls: Option<Arc<Tls>>,
     proxies: Arc<[Subnet]>,
     pub accounts: Arc<Accounts>,
@@ -113,7 +117,7 @@ impl Doors {
         self,
         clock: Clock,
         mut server: Server,
-        hub: Arc<Hub>,
+        (hub, turns): (Arc<Hub>, Turns),
         submissions: mpsc::Sender<SubmissionRequest>,
         stop: CancellationToken,
     ) -> Shared {
@@ -136,6 +140,7 @@ impl Doors {
             submissions,
             stop,
             sessions,
+            turns,
             tls,
             proxies,
             accounts,

@@ -3,7 +3,7 @@
 //! All in the connection's own task, so nobody waits for another's handshake, and each within its time.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -24,18 +24,18 @@ const PROXY_WITHIN: Duration = Duration::from_secs(5);
 /// For a wallet behind Tor that is slow, and no longer.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
-/// One connection from its first byte to its last.
-pub async fn attend(shared: Shared, seat: Seat, stream: TcpStream) {
+/// One connection from its first byte to its last, or until the thread that serves it ends.
+pub async fn attend(shared: Shared, seat: Seat, stream: StdTcpStream) {
     let why = tokio::select! {
         why = serve(&shared, &seat, stream) => why.unwrap_or_else(|error| error.to_string()),
         () = seat.unwanted() => "disconnected by the operator".into(),
-        () = shared.stop.cancelled() => "shutting down".into(),
     };
     debug!(session = seat.id().0, wallet = %seat.origin(), %why, "session closed");
 }
 
 /// Why it ended well, or ill.
-async fn serve(shared: &Shared, seat: &Seat, mut stream: TcpStream) -> io::Result<String> {
+async fn serve(shared: &Shared, seat: &Seat, stream: StdTcpStream) -> io::Result<String> {
+    let mut stream = TcpStream::from_std(stream)?;
     // An answer is written as a whole: nothing is won by waiting for more.
     stream.set_nodelay(true)?;
     if let Some(address) = seat.origin().address.filter(|address| shared.is_proxy(address.ip())) {
