@@ -1,7 +1,7 @@
 //! Addresses in a row: `10.0.0.0/8`, `2001:db8::/32`, or one address alone.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// All addresses that begin with the same bits.
