@@ -177,6 +177,15 @@ impl Snapshot {
         self.stands(self.view.history(&script.key()))
     }
 
+    /// Those of them in blocks above a height, where that is known at once; `None` where all have to be asked for.
+    pub fn history_numbers_above(
+        &self,
+        script: &ScriptHash,
+        height: Height,
+    ) -> Result<Option<Vec<TxNum>>, Error> {
+        self.stands(Ok(self.view.history_above(&script.key(), height)))
+    }
+
     /// The entries of some of these numbers, which ascend.
     pub fn history_entries(&self, numbers: &[TxNum]) -> Result<Vec<HistoryEntry>, Error> {
         let places = self.stands(self.view.places(numbers))?;

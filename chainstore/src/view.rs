@@ -298,6 +298,25 @@ impl View {
         Ok(history)
     }
 
+    /// What blocks above a height added to that, without a look at what it was before. `None` where the base has some of
+    /// them already, or where they took something away.
+    pub(crate) fn history_above(&self, key: &ScriptKey, height: Height) -> Option<Vec<TxNum>> {
+        let from = height.0.checked_add(1)?;
+        if self.index.reach(Table::Scripts, &key.0) > from {
+            return None;
+        }
+        let mut added = Vec::new();
+        for delta in self.above(script_word(key), from) {
+            let Some(rows) = delta.script(key) else { continue };
+            if !rows.replaced.is_empty() {
+                return None;
+            }
+            added.extend(rows.history.iter().rev().map(|at| TxNum(delta.head.first_tx + at)));
+        }
+        added.reverse();
+        Some(added)
+    }
+
     /// Which transaction of a script's history after `funder` spends an output of it, and how many were read to
     /// find that out.
     pub(crate) fn spender(

@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 
 use bitcoin::hashes::{Hash as _, HashEngine as _, sha256};
 use bitcoin::{BlockHash, Txid};
-use chainstore::{ScriptHash, TxNum};
+use chainstore::{Height, ScriptHash, TxNum};
 
 use super::history::push_txid;
 use super::{Error, UnconfirmedEntry, View};
@@ -73,30 +73,41 @@ impl View {
         {
             return Ok(if known.entries > limit { Err(TooLong) } else { Ok(known.clone()) });
         }
-        let numbers = self.snapshot.history_numbers(script)?;
-        if numbers.len() > limit {
+        let before = match before {
+            Some(before) if self.has_block(before.height, before.tip)? => Some(before),
+            _ => None,
+        };
+        // Mostly a block or two came since, and nothing else needs to be looked at.
+        let added = match &before {
+            Some(before) => self.snapshot.history_numbers_above(script, Height(before.height))?,
+            None => None,
+        };
+        let (before, numbers) = match (before, added) {
+            (Some(before), Some(added)) => (Some(before), added),
+            (before, _) => {
+                let mut numbers = self.snapshot.history_numbers(script)?;
+                // Equal coinbases (BIP30) take an entry away without a reorg: then the count differs.
+                let end = before.as_ref().map_or(TxNum(0), |before| before.end);
+                let below = numbers.partition_point(|number| *number < end);
+                let before = before.filter(|before| before.entries == below);
+                if before.is_some() {
+                    numbers.drain(..below);
+                }
+                (before, numbers)
+            }
+        };
+        let (entries, mut engine) =
+            before.map_or_else(Default::default, |before| (before.entries, before.engine));
+        let entries = entries + numbers.len();
+        if entries > limit {
             return Ok(Err(TooLong));
         }
-        let mut known = Known {
-            tip: tip.hash,
-            height: tip.height.0,
-            end: self.snapshot.end_tx(),
-            entries: numbers.len(),
-            engine: sha256::Hash::engine(),
-        };
-        let mut hashed = 0;
-        if let Some(before) = before {
-            // Equal coinbases (BIP30) take an entry away without a reorg: then the count differs.
-            let below = numbers.partition_point(|number| *number < before.end);
-            if below == before.entries && self.has_block(before.height, before.tip)? {
-                (hashed, known.engine) = (below, before.engine);
-            }
-        }
         let mut text = String::new();
-        for entry in self.snapshot.history_entries(&numbers[hashed..])? {
-            push_entry(&mut text, &mut known.engine, &entry.txid, i64::from(entry.height.0));
+        for entry in self.snapshot.history_entries(&numbers)? {
+            push_entry(&mut text, &mut engine, &entry.txid, i64::from(entry.height.0));
         }
-        Ok(Ok(known))
+        let end = self.snapshot.end_tx();
+        Ok(Ok(Known { tip: tip.hash, height: tip.height.0, end, entries, engine }))
     }
 }
 
@@ -112,7 +123,7 @@ impl View {
         if self.snapshot.tip().is_none_or(|tip| height > tip.height.0) {
             return Ok(false);
         }
-        let header = self.snapshot.header(chainstore::Height(height))?;
+        let header = self.snapshot.header(Height(height))?;
         Ok(header.is_some_and(|header| header.block_hash() == hash))
     }
 }
