@@ -183,8 +183,8 @@ impl Store {
         let mut parts = state.parts.clone();
         parts.sort_unstable_by_key(|part| (part.table, part.range));
         let list = PartList { next_file: state.next_file, parts };
-        let prefix_len = self.options.txid_prefix;
-        let index = Base::open(&*self.disk, &list, Undone::default(), prefix_len, None)?;
+        let (directory_bytes, prefix_len) = (self.options.directory_bytes, self.options.txid_prefix);
+        let index = Base::open(&*self.disk, &list, Undone::default(), directory_bytes, prefix_len, None)?;
         let mark = state.mark;
         self.state = State { blocks: mark.blocks, tip: mark.hash, base: mark, ..self.state };
         let change = self.tip.change()?;

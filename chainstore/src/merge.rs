@@ -54,6 +54,7 @@ enum Work {
         deltas: Arc<Vec<Arc<Delta>>>,
         plan: Plan,
         prefix_len: u8,
+        keeps_directory: bool,
     },
 }
 
@@ -84,10 +85,10 @@ impl MergeJob {
                 Ok(given_up) if *given_up => Ok(Made::Arrays),
                 _guard => append_arrays(&files, &from, &deltas).map(|()| Made::Arrays),
             },
-            Work::Part { disk, old, undone, deltas, plan, prefix_len } => {
+            Work::Part { disk, old, undone, deltas, plan, prefix_len, keeps_directory } => {
                 let part = Job { disk: &*disk, old: old.as_ref(), undone: &undone, prefix_len };
                 part.run(&plan, &deltas).and_then(|infos| {
-                    let open = |info| Ok(Placed { info, part: Part::open(&*disk, &info)? });
+                    let open = |info| Ok(Placed { info, part: Part::open(&*disk, &info, keeps_directory)? });
                     let new = infos.into_iter().map(open).collect::<Result<_, Error>>()?;
                     Ok(Made::Parts { old: old.map(|old| old.info.file), new })
                 })
@@ -299,6 +300,7 @@ impl Store {
             deltas,
             plan,
             prefix_len: index.prefix_len(),
+            keeps_directory: index.keeps_directory(table, self.options.directory_bytes),
         };
         Ok(Some(MergeJob { number, work }))
     }

@@ -58,8 +58,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: &Options, kept: &mut Kept) -> R
         let bulk_has = bulk_state.as_ref().is_some_and(|bulk| named(&bulk.parts, name));
         bulk_has || named(&parts.parts, name)
     })?;
-    let prefix_len = options.txid_prefix;
-    let index = Arc::new(Base::open(&*disk, &parts, tip.undone()?, prefix_len, kept.base.as_ref())?);
+    let (directory_bytes, prefix_len) = (options.directory_bytes, options.txid_prefix);
+    let index = Base::open(&*disk, &parts, tip.undone()?, directory_bytes, prefix_len, kept.base.as_ref())
+        .map(Arc::new)?;
     let arrays = bulk_state.as_ref().map_or(state.base, |bulk| bulk.mark);
     let files = match &kept.files {
         Some(files) => {

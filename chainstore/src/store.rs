@@ -43,6 +43,8 @@ pub struct Options {
     pub segment_bytes: u32,
     /// Bytes of rows from which on a part of the base is split in two when it is written anew.
     pub part_bytes: u64,
+    /// Bytes up to which the directories of the parts of coins are kept in memory, all or none.
+    pub directory_bytes: u64,
     /// Bytes of redb's cache for `tip.redb`.
     pub tip_cache_bytes: usize,
     /// How many headers more than `keep_deltas` must be ahead of an empty base for blocks to be indexed in bulk.
@@ -66,6 +68,7 @@ impl Options {
             merge_batch: 200,
             segment_bytes: 128 << 20,
             part_bytes: 512 << 20,
+            directory_bytes: 32 << 20,
             tip_cache_bytes: 32 << 20,
             bulk_blocks: 50,
             bulk_memory_bytes: 512 << 20,

@@ -78,6 +78,7 @@ impl Budget {
     fn store(&self, network: bitcoin::Network) -> Options {
         Options {
             bulk_memory_bytes: self.total_bytes / 8 * 5,
+            directory_bytes: (self.total_bytes / 32) as u64,
             tip_cache_bytes: self.total_bytes / 32,
             merge_batch: (self.total_bytes / 8 / DELTA_BYTES).clamp(50, 200),
             ..Options::new(network)

@@ -29,6 +29,7 @@ use self::list::head;
 pub(crate) use self::list::{
     DIR, KeyRange, PartInfo, PartList, Reach, Table, file_name, put_part, read_part,
 };
+use self::part::Layout;
 pub(crate) use self::part::{Part, coin_shape, script_shape, tx_shape};
 use self::rewrite::walk;
 pub(crate) use self::rewrite::{Plan, Valid, rewrite};
@@ -97,19 +98,21 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Opens the parts of a list, but for those that `kept` has open.
+    /// Opens the parts of a list, but for those that `kept` has open; `directory_bytes` as in the options.
     pub(crate) fn open(
         disk: &dyn Disk,
         list: &PartList,
         undone: Undone,
+        directory_bytes: u64,
         prefix_len: u8,
         kept: Option<&Self>,
     ) -> Result<Self, Error> {
+        let keeps = keeps_directories(&list.parts, directory_bytes);
         let open = |file: u32| kept?.parts.iter().find(|placed| placed.part.number == file);
         let place = |info: &PartInfo| -> Result<Placed, Error> {
             let part = match open(info.file) {
                 Some(placed) => placed.part.clone(),
-                None => Part::open(disk, info)?,
+                None => Part::open(disk, info, keeps && info.table == Table::Coins)?,
             };
             Ok(Placed { info: *info, part })
         };
@@ -128,6 +131,12 @@ impl Base {
 
     pub(crate) fn prefix_len(&self) -> u8 {
         self.prefix_len
+    }
+
+    /// Whether a part of a table that is made anew keeps its directory in memory.
+    pub(crate) fn keeps_directory(&self, table: Table, directory_bytes: u64) -> bool {
+        let infos = self.parts.iter().map(|placed| &placed.info);
+        table == Table::Coins && keeps_directories(infos, directory_bytes)
     }
 
     pub(crate) fn list(&self, next_file: u32) -> PartList {
@@ -281,3 +290,11 @@ impl Base {
 
 /// Who is shown the entries of a table: key and content of each.
 pub(crate) type EachEntry<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
+
+/// Whether the directories of all parts of coins take no more than so many bytes. Each block looks for thousands of
+/// coins, and a chain has few unspent: the other tables' directories are many times as large, and wallets ask one by
+/// one.
+fn keeps_directories<'a>(parts: impl IntoIterator<Item = &'a PartInfo>, most: u64) -> bool {
+    let coins = parts.into_iter().filter(|info| info.table == Table::Coins);
+    coins.map(|info| Layout::of(info).directory_bytes()).sum::<u64>() <= most
+}

@@ -11,8 +11,9 @@
 //! has a stretch for every 59 buckets of the range; where a row has 65,536 bytes or more the lengths are among the
 //! rows. The checksum of a stretch is that of its number 4, and of its bytes.
 //!
-//! To look for a key are two short reads, which the system's memory answers: nothing is kept here. Nothing that is
-//! read is believed before its checksum was compared, and no place before it was seen to be in the file.
+//! To look for a key are two short reads, which the system's memory answers: nothing is kept here but, where that is
+//! little, the directory. Nothing is believed before its checksum was compared, and no place before it was seen to be in
+//! the file.
 //! A part is written once, in the order of its keys ([`super::write`]), and never changed.
 
 use std::sync::Arc;
@@ -88,7 +89,11 @@ impl Layout {
     }
 
     pub(super) fn file_bytes(&self) -> u64 {
-        self.directory.saturating_add(self.stretches() * STRETCH_BYTES as u64)
+        self.directory.saturating_add(self.directory_bytes())
+    }
+
+    pub(super) fn directory_bytes(&self) -> u64 {
+        self.stretches() * STRETCH_BYTES as u64
     }
 }
 
@@ -197,13 +202,16 @@ pub(crate) struct Part {
     pub(crate) number: u32,
     pub(super) file: NamedFile,
     pub(super) layout: Layout,
+    /// Its directory, where it is kept; no part of it is verified.
+    directory: Option<Vec<u8>>,
 }
 
 impl Part {
-    /// Opens the file of a part and holds its head and its length against what the row of parts says.
-    pub(crate) fn open(disk: &dyn Disk, info: &PartInfo) -> Result<Arc<Self>, Error> {
+    /// Opens the file of a part and holds its head and its length against what the row of parts says. The directory is
+    /// kept in memory if that is wanted.
+    pub(crate) fn open(disk: &dyn Disk, info: &PartInfo, keep: bool) -> Result<Arc<Self>, Error> {
         let file = NamedFile::open(disk, &info.name())?;
-        let part = Self { number: info.file, layout: Layout::of(info), file };
+        let mut part = Self { number: info.file, layout: Layout::of(info), file, directory: None };
         let corrupt = |what: String| Err(Error::corrupt(&part.file.name, what));
         let (found, wanted) = (part.file.len()?, part.layout.file_bytes());
         if found != wanted {
@@ -218,6 +226,12 @@ impl Part {
         }
         if head[..] != expected[..] {
             return corrupt("its head is not that of the part that the row of parts names".to_owned());
+        }
+        if keep {
+            // As long as the end of the file, which is there.
+            let mut directory = vec![0; part.layout.directory_bytes() as usize];
+            part.file.read(&mut directory, part.layout.directory)?;
+            part.directory = Some(directory);
         }
         Ok(Arc::new(part))
     }
@@ -253,9 +267,17 @@ impl Part {
         let at = bucket.checked_sub(self.layout.first).filter(|at| u64::from(*at) < self.layout.buckets);
         let Some(at) = at else { return Ok((HEAD_BYTES as u64, 0)) };
         let (number, slot) = (at / BUCKETS as u32, at as usize % BUCKETS);
-        let mut bytes = [0; STRETCH_BYTES];
-        self.file.read(&mut bytes, self.layout.directory + u64::from(number) * STRETCH_BYTES as u64)?;
-        let (at, length) = self.stretch(number, &bytes)?.place(slot);
+        let from = u64::from(number) * STRETCH_BYTES as u64;
+        let kept =
+            self.directory.as_ref().and_then(|directory| directory.get(from as usize..)?.first_chunk());
+        let (at, length) = match kept {
+            Some(bytes) => self.stretch(number, bytes)?.place(slot),
+            None => {
+                let mut bytes = [0; STRETCH_BYTES];
+                self.file.read(&mut bytes, self.layout.directory + from)?;
+                self.stretch(number, &bytes)?.place(slot)
+            }
+        };
         self.within(at, u64::from(length))?;
         Ok((at, length))
     }
