@@ -10,14 +10,16 @@
 //! the same everywhere, and the cycles of who pays for whom are its smallest chunks. There is no randomness and no
 //! budget: at most 127 cuts of 64 transactions each.
 //!
-//! Source: Bitcoin Core `cluster_linearize.h` for what is best and how ties are broken (its `GetLinearization`); it
-//! comes to the same chunks by another way, which it may give up half done.
+//! Source: Bitcoin Core `cluster_linearize.h` for what is best, how ties are broken (its `GetLinearization`) and how the
+//! transactions of one chunk follow each other (`sequence`); it comes to the same chunks by another way, which it may
+//! give up half done.
 
 use std::cmp::Ordering;
 
 use bitcoin::Txid;
 
 use super::feefrac::FeeFrac;
+use super::sequence;
 
 /// Most transactions of a cluster, as sets of them are the bits of one word (`MAX_CLUSTER_COUNT_LIMIT`).
 pub const MAX_CLUSTER: usize = 64;
@@ -66,7 +68,7 @@ pub fn linearize(members: &[Member], kept: &[u64]) -> Linearization {
 }
 
 /// The members of a set.
-fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+pub(super) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let first = (set != 0).then(|| set.trailing_zeros() as usize)?;
         set &= set - 1;
@@ -251,7 +253,7 @@ fn reach(start: usize, within: u64, next: impl Fn(usize) -> u64) -> u64 {
 }
 
 /// Puts chunks, and the transactions in each, in order: parents first, then the better feerate, the smaller size, the
-/// smaller txid.
+/// smaller txid. In chunks, what is better together then moves to the front (`sequence`).
 fn arrange(members: &[Member], chunks: &[u64]) -> Linearization {
     struct Waiting {
         set: u64,
@@ -277,6 +279,7 @@ fn arrange(members: &[Member], chunks: &[u64]) -> Linearization {
     while !waiting.is_empty() {
         let ready = waiting.iter().position(|chunk| chunk.needs & !done == 0);
         let chunk = waiting.remove(ready.expect("parents have no cycle"));
+        let start = found.order.len();
         let mut open = chunk.set;
         while open != 0 {
             let ready = bits(open).filter(|&i| members[i].parents & open == 0);
@@ -288,6 +291,7 @@ fn arrange(members: &[Member], chunks: &[u64]) -> Linearization {
             found.order.push(best);
             open &= !(1 << best);
         }
+        sequence::improve(members, &mut found.order[start..]);
         done |= chunk.set;
         found.chunks.push(chunk.piece);
     }

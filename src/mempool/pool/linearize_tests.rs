@@ -110,6 +110,17 @@ fn the_largest_cluster_of_children_that_pay_for_all() {
     assert_eq!(found.order, (0..MAX_CLUSTER).collect::<Vec<_>>());
 }
 
+/// As Core's `TxGraph` has it (`PostLinearize`). Both passes of `sequence` are needed: by each one's own feerate it would
+/// be 0 1 2 3 4, after the first pass 0 2 3 4 1, by the second alone 2 3 0 1 4.
+#[test]
+fn what_pays_more_together_is_first_in_its_chunk() {
+    let of =
+        [(3_000, 800, 0), (6_000, 800, 0b1), (1_000, 800, 0), (10_000, 800, 0b100), (8_000, 800, 0b1001)];
+    let found = linearize(&members(&of), &[]);
+    assert_eq!(found.chunks.len(), 1);
+    assert_eq!(found.order, [2, 3, 0, 4, 1]);
+}
+
 #[test]
 fn diagrams_compare_at_every_size() {
     let frac = FeeFrac::new;

@@ -2,9 +2,10 @@
 //!
 //! In: entries that passed every check of their own, blocks, the time. Out: whether an entry fits beside the others
 //! (`plan`), and what changed (`Changes`). Nothing here reads scripts or coins.
-//! In the order of the work: `feefrac` compares feerates, `graph` knows who spends whom, `linearize` orders one cluster,
-//! `clusters` keeps all of them, `stage` is what they would be, `diagram` compares two states; `plan` with `truc`,
-//! `replace` and `package` decides on newcomers, `block` follows the chain, `limit` makes room.
+//! In the order of the work: `feefrac` compares feerates, `graph` knows who spends whom, `linearize` cuts one cluster
+//! into chunks, whose order is `sequence`, `clusters` keeps all of them, `stage` is what they would be, `diagram` compares
+//! two states; `plan` with `truc`, `replace` and `package` decides on newcomers, `block` follows the chain, `limit` makes
+//! room.
 //! Source: Bitcoin Core `txmempool.cpp`, `txgraph.cpp`, and what `validation.cpp` asks of them.
 
 mod block;
@@ -20,6 +21,7 @@ mod package;
 mod packages;
 mod plan;
 mod replace;
+mod sequence;
 mod stage;
 mod truc;
 

@@ -2,6 +2,9 @@
 //!
 //! Transactions are let in one after the other, the best chunk first and none before its parents or before those that
 //! precede it in its old cluster. One that would make its new cluster too large stays out, and so do all that need it.
+//!
+//! Who leaves is the same as in Core, unless chunks of different clusters have the same feerate and the same size: then
+//! the smaller txid goes first here, while there it depends on what came and went before.
 //! Source: Bitcoin Core `txgraph.cpp` (`Trim`).
 
 use std::cmp::Ordering;

@@ -1,13 +1,14 @@
 //! What leaves when there is no room, and what blocks and reorganisations do.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 
 use super::testing::{Draft, at, coin, draft, output};
 use super::{Pool, Removal};
-use crate::mempool::{Entry, FeeRate, Policy};
+use crate::mempool::{ChainLimits, Entry, FeeRate, Policy};
 
 fn add(pool: &mut Pool, policy: &Policy, draft: Draft) -> Arc<Entry> {
     let entry = draft.entry();
@@ -152,6 +153,35 @@ fn a_chain_that_grew_too_long_is_cut() {
     let changes = pool.settle_reorg();
     assert_eq!((changes.removed.len(), changes.flipped.len(), pool.len()), (2, 1, 25));
     assert_eq!(pool.get(&last.txid), None);
+}
+
+/// Five are one chunk, and what comes back above one of them leaves no room for all: the order within the chunk decides
+/// who leaves. Expected is what Core's `TxGraph` removes (`Trim`, by the order that `PostLinearize` left).
+#[test]
+fn within_a_chunk_that_is_cut_those_stay_that_pay_more_together() {
+    for (above, expected) in [(1, &[2][..]), (3, &[1, 5, 2])] {
+        let policy = Policy { limits: ChainLimits::Cluster { count: 5, vsize: 101_000 }, ..Policy::core() };
+        let mut pool = Pool::new(&policy);
+        let mut block: Vec<Arc<Entry>> = Vec::new();
+        for number in 0..above {
+            let coin = block.last().map_or(coin(10), |last| output(last, 0));
+            block.push(draft(10 + number, &[coin]).fee(22_000 - 1_000 * number).entry());
+        }
+        let last = &block[block.len() - 1];
+        let one = add(&mut pool, &policy, draft(1, &[output(last, 0)]).fee(3_000));
+        let two = add(&mut pool, &policy, draft(2, &[output(&one, 0)]).fee(6_000));
+        let three = add(&mut pool, &policy, draft(3, &[coin(3)]).fee(1_000));
+        let four = add(&mut pool, &policy, draft(4, &[output(&three, 0)]).fee(10_000));
+        let five = add(&mut pool, &policy, draft(5, &[output(&one, 1), output(&four, 0)]).fee(8_000));
+        for entry in block {
+            let _ = pool.insert_from_block(entry).unwrap();
+        }
+        let changes = pool.settle_reorg();
+        let five = [one, two, three, four, five];
+        let expected: HashSet<Txid> = expected.iter().map(|number| five[number - 1].txid).collect();
+        let removed: HashSet<Txid> = changes.removed.iter().map(|(entry, _)| entry.txid).collect();
+        assert_eq!(removed, expected, "{above} above");
+    }
 }
 
 #[test]
