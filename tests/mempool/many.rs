@@ -123,7 +123,7 @@ impl Wallet {
     }
 
     /// A fee by virtual bytes: so many satoshi for each, and some odd ones, so that no two transactions pay the same
-    /// rate. Which of two equals leaves a cluster that is too large is chance.
+    /// rate. Which of two equals leaves a cluster that is too large depends in Core on what came and went before.
     fn fee_rate(&mut self, satoshi: std::ops::Range<u64>) -> impl FnOnce(u64) -> u64 + use<> {
         let (rate, odd) = (self.rng.u64(satoshi), self.rng.f64());
         move |vsize| vsize * rate + (vsize as f64 * odd) as u64
