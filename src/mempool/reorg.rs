@@ -39,9 +39,18 @@ pub(super) struct Disconnected {
 }
 
 impl Mempool {
-    /// A block was connected: of each transaction its id and itself. Before anything but views is asked for,
-    /// [`Self::finish_block`] is to be called.
+    /// A block was connected: of each transaction its id and itself.
     pub fn connect_block<'a>(
+        &mut self,
+        now: Now,
+        txs: impl IntoIterator<Item = (Txid, &'a Transaction)> + Clone,
+    ) {
+        self.begin_block(now, txs);
+        self.finish_block();
+    }
+
+    /// The same for views alone, until [`Self::finish_block`]: before anything but views is asked for.
+    pub fn begin_block<'a>(
         &mut self,
         now: Now,
         txs: impl IntoIterator<Item = (Txid, &'a Transaction)> + Clone,
@@ -52,11 +61,11 @@ impl Mempool {
             self.disconnected.bytes = self.disconnected.txs.iter().map(|tx| tx.raw().len()).sum();
         }
         let spent = |tx: &'a Transaction| tx.input.iter().map(|input| input.previous_output);
-        let changes = self.pool.connect_block(now, txs.into_iter().map(|(txid, tx)| (txid, spent(tx))));
+        let changes = self.pool.begin_block(now, txs.into_iter().map(|(txid, tx)| (txid, spent(tx))));
         self.changes.merge(changes);
     }
 
-    /// What left with the last block leaves the pool's own books too.
+    /// What left with the block that was begun leaves the pool's own books too.
     pub fn finish_block(&mut self) {
         self.pool.finish_block();
     }

@@ -123,7 +123,7 @@ impl Bench {
             steps.push((name, began.elapsed().as_secs_f64() * 1e3));
             began = Clock::now();
         };
-        let changes = self.pool.connect_block(now, mined);
+        let changes = self.pool.begin_block(now, mined);
         step("views are without it");
         let touched = Touched::from(&changes);
         step("what wallets have of them");

@@ -15,10 +15,19 @@ use crate::time::Now;
 
 impl Pool {
     /// A block was connected: its transactions leave, and with their descendants those that spend the same.
-    ///
-    /// From now on views are without them. The rest is done by [`Self::finish_block`], before anything but views is asked
-    /// for: of a large mempool it takes longer than wallets should wait.
     pub fn connect_block<I: IntoIterator<Item = OutPoint>>(
+        &mut self,
+        now: Now,
+        txs: impl IntoIterator<Item = (Txid, I)>,
+    ) -> Changes {
+        let changes = self.begin_block(now, txs);
+        self.finish_block();
+        changes
+    }
+
+    /// The same for views alone. The rest is done by [`Self::finish_block`], before anything but views is asked for: of a
+    /// large mempool it takes longer than wallets should wait.
+    pub fn begin_block<I: IntoIterator<Item = OutPoint>>(
         &mut self,
         now: Now,
         txs: impl IntoIterator<Item = (Txid, I)>,
@@ -64,7 +73,7 @@ impl Pool {
         changes
     }
 
-    /// Takes out what left with the last block.
+    /// Takes out what left with the block that was begun.
     pub fn finish_block(&mut self) {
         let leaving = std::mem::take(&mut self.leaving);
         // What changed was said when the block came.

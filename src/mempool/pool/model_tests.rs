@@ -215,7 +215,7 @@ fn history(seed: u64, policy: &Policy) {
                     txs.push((coin(1_000 + step).txid, vec![stranger]));
                 }
                 confirmed = block;
-                model.follow(&pool.connect_block(now, txs));
+                model.follow(&pool.begin_block(now, txs));
                 // Nobody sees what has left, although the pool's own books have it still, and then its maps.
                 for step in 0..3 {
                     let view = pool.view(now);

@@ -64,7 +64,7 @@ impl Keeper {
         }
         for block in &way.connected {
             // Coverage is counted before they leave the pool's books.
-            self.mempool.connect_block(now, block.txids.iter().copied().zip(&block.block.txdata));
+            self.mempool.begin_block(now, block.txids.iter().copied().zip(&block.block.txdata));
             let fees = fees.iter().find(|fees| fees.hash == block.at.hash).cloned();
             self.open_block = Some(OpenBlock { block: block.clone(), fees });
             if !is_usual {

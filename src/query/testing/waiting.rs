@@ -74,7 +74,6 @@ impl Chain {
         let transactions = block.txdata[1..].iter();
         let transactions = transactions.map(|transaction| (transaction.compute_txid(), spent(transaction)));
         let changes = self.pool.connect_block(Default::default(), transactions);
-        self.pool.finish_block();
         self.changes.merge(changes);
     }
 
